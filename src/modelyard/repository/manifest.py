@@ -1,0 +1,148 @@
+"""What a registered version is: an immutable manifest that names every file, its key and its digest.
+
+The manifest is the commit. Knows its own JSON; knows nothing of how it is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+
+from modelyard.errors import IntegrityError
+from modelyard.refs import Digest, ModelRef, Version
+
+SCHEMA = 1
+
+VersionField = Annotated[Version, PlainValidator(lambda v: Version.parse(str(v))), PlainSerializer(str)]
+DigestField = Annotated[Digest, PlainValidator(lambda d: Digest.parse(str(d))), PlainSerializer(str)]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file of a version. `path` is relative to the model, `key` is where the store holds it."""
+
+    path: str
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One input or output, in the words of the Open Inference Protocol v2; -1 in `shape` is any length."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives."""
+
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What inspection found in the files. What is unknown is None, never guessed.
+
+    `format` is one of sentence-transformers, transformers, safetensors, onnx, torchscript, gguf, pickle; `task` is a
+    Hugging Face pipeline tag (text-generation, feature-extraction, text-classification, …).
+    """
+
+    task: str | None = None
+    format: str | None = None
+    framework: str | None = None
+    architecture: str | None = None
+    parameters: int | None = None
+    dtype: str | None = None
+    context_length: int | None = None
+    embedding_dimension: int | None = None
+    languages: tuple[str, ...] | None = None
+    license: str | None = None
+    quantization: str | None = None
+    signature: Signature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What the importer's inspectors say about a folder: the model, and the files that hold pickles (and why)."""
+
+    model: ModelInfo = field(default_factory=ModelInfo)
+    pickles: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A registered version: the manifest, read once and never changed."""
+
+    id: str
+    name: str
+    version: VersionField
+    digest: DigestField
+    files: tuple[Artifact, ...]
+    created_at: datetime
+    created_by: str
+    model: ModelInfo = field(default_factory=ModelInfo)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    lineage: dict[str, str] = field(default_factory=dict)
+    trusted_pickle: str | None = None
+    schema: int = SCHEMA
+
+    @property
+    def ref(self) -> ModelRef:
+        """`name:version@digest`."""
+        return ModelRef(self.name, self.version, digest=self.digest)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def same_content(self, other: ModelVersion) -> bool:
+        """Whether both say the same about the same bytes, whoever wrote them and wherever they lie."""
+        return (self.digest, self.metadata, self.lineage) == (other.digest, other.metadata, other.lineage)
+
+    def to_json(self) -> bytes:
+        document = _adapter.dump_python(self, mode="json")
+        document["model"] = {key: value for key, value in document["model"].items() if value is not None}
+        return json.dumps(document, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, *, where: str) -> ModelVersion:
+        """Raises IntegrityError when the document is not a manifest this release can read."""
+        try:
+            manifest = _adapter.validate_json(data)
+        except (ValidationError, ValueError) as error:
+            raise IntegrityError(f"the manifest {where} can't be read: {_first(error)}") from error
+        if manifest.schema > SCHEMA:
+            raise IntegrityError(
+                f"the manifest {where} has schema {manifest.schema}", remedy="update modelyard"
+            )
+        if manifest.digest != content_digest(manifest.files):
+            raise IntegrityError(f"the manifest {where} does not match its own digest")
+        return manifest
+
+
+_adapter = TypeAdapter(ModelVersion)
+
+
+def content_digest(files: Iterable[Artifact]) -> Digest:
+    """sha256 over the list of (path, size, sha256), sorted by path; one line `sha256 size path` each."""
+    lines = sorted((f.path, f"{f.sha256} {f.size} {f.path}\n") for f in files)
+    return Digest("sha256:" + hashlib.sha256("".join(line for _, line in lines).encode()).hexdigest())
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+    return str(error)

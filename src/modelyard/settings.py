@@ -1,0 +1,139 @@
+"""Settings: `modelyard.toml` below MODELYARD_* variables, frozen after start.
+
+Knows where values come from, not what is done with them. Nested values are written `MODELYARD_GATEWAY__PORT=8080`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError as SourceError,
+    TomlConfigSettingsSource,
+)
+
+from modelyard.errors import SettingsError
+
+FILE_NAME = "modelyard.toml"
+STORE_FOLDER = ".modelyard"
+Environment = Literal["development", "production"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GatewaySettings(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(7070, ge=1, le=65535)
+    workers: int = Field(2, ge=1, le=256, description="Envoy's worker threads")
+    body_limit: int = Field(16 * 1024 * 1024, ge=1024, description="largest request body, bytes")
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+class ServingSettings(_Section):
+    max_batch: int = Field(32, ge=1, le=65536, description="rows that are computed together at most")
+    batch_delay_ms: float = Field(2.0, ge=0, le=1000, description="how long a batch waits for more rows")
+    queue_limit: int = Field(4096, ge=1, description="rows that wait at most; beyond it requests get 429")
+    ready_timeout_s: float = Field(120, gt=0, description="a replica that is not ready by then has failed")
+    drain_timeout_s: float = Field(
+        60, gt=0, description="what a stopping replica may take to finish its requests"
+    )
+
+
+class EngineSettings(_Section):
+    """Addresses of engines that run on their own; None: the gateway of `modelyard up`."""
+
+    vllm_url: str = "http://localhost:8000"
+    ollama_url: str = "http://localhost:11434"
+    pytorch_url: str | None = None
+    llamacpp_url: str | None = None
+    timeout_s: float = Field(300, gt=0)
+
+
+class DeploymentSettings(_Section):
+    target: Literal["local", "none"] = "local"
+    replicas: int = Field(1, ge=1, le=64)
+    timeout_s: float = Field(
+        300, gt=0, description="how long stage, promote and rollback wait for the rollout"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. Build it with `load_settings`; it can't be changed afterwards."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MODELYARD_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=None
+    )
+
+    env: Environment = "development"
+    store: str | None = None
+    s3_endpoint_url: str | None = None
+    cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "modelyard")
+    run: Path | None = None
+    user: str = Field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
+    gateway: GatewaySettings = GatewaySettings()
+    serving: ServingSettings = ServingSettings()
+    engines: EngineSettings = EngineSettings()
+    deployment: DeploymentSettings = DeploymentSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(folder: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from `modelyard.toml` in `folder` (or the nearest above it), variables, then overrides.
+
+    Raises SettingsError, in one line, for a file that can't be read and for every value that is not understood.
+    """
+    start = (folder or Path.cwd()).resolve()
+    path = next((p / FILE_NAME for p in (start, *start.parents) if (p / FILE_NAME).is_file()), None)
+    sources = type(
+        "FileSettings", (Settings,), {"model_config": {**Settings.model_config, "toml_file": path}}
+    )
+    try:
+        loaded: Settings = sources(**overrides)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}", remedy="mend the file") from error
+    except OSError as error:
+        raise SettingsError(
+            f"{path} can't be read: {error.strerror}", remedy="mend its permissions"
+        ) from error
+    except (ValidationError, SourceError, UnicodeDecodeError) as error:
+        raise SettingsError(_explain(error, path), remedy="mend the value") from error
+    return loaded
+
+
+def _explain(error: Exception, path: Path | None) -> str:
+    if not isinstance(error, ValidationError):
+        return f"{path or 'the environment'} can't be read: {error}".splitlines()[0]
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    variable = f"MODELYARD_{key.upper().replace('.', '__')}"
+    origin = variable if variable in os.environ else str(path or "the settings")
+    return f"setting {key!r} from {origin}: {first['msg']} (found {first.get('input')!r})"
+
+
+def get_env() -> Environment:
+    """`development` or `production`, from MODELYARD_ENV or modelyard.toml."""
+    return load_settings().env
