@@ -40,9 +40,7 @@ def parse_name(text: str) -> str:
         if part.lower() in RESERVED_NAMES:
             raise InvalidInput(f"the name {part!r} is reserved", remedy="choose another name")
         if _VERSION_SHAPED.fullmatch(part):
-            raise InvalidInput(
-                f"{text!r} looks like a version, not like a name", remedy="choose another name"
-            )
+            raise InvalidInput(f"{text!r} looks like a version, not like a name", remedy="choose another name")
     return text
 
 
@@ -71,9 +69,7 @@ class Version:
         match = _VERSION.fullmatch(text)
         if match is None:
             why = "build metadata does not order versions" if "+" in text else "it is not a semantic version"
-            raise InvalidInput(
-                f"can't take {text!r} as a version: {why}", remedy="write it as v1.2.0 or v1.2.0-rc.1"
-            )
+            raise InvalidInput(f"can't take {text!r} as a version: {why}", remedy="write it as v1.2.0 or v1.2.0-rc.1")
         major, minor, patch, prerelease = match.groups()
         return cls(int(major), int(minor), int(patch), tuple(prerelease.split(".")) if prerelease else ())
 

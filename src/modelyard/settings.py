@@ -17,8 +17,10 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError as SourceError,
     TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as SourceError,
 )
 
 from modelyard.errors import SettingsError
@@ -48,9 +50,7 @@ class ServingSettings(_Section):
     batch_delay_ms: float = Field(2.0, ge=0, le=1000, description="how long a batch waits for more rows")
     queue_limit: int = Field(4096, ge=1, description="rows that wait at most; beyond it requests get 429")
     ready_timeout_s: float = Field(120, gt=0, description="a replica that is not ready by then has failed")
-    drain_timeout_s: float = Field(
-        60, gt=0, description="what a stopping replica may take to finish its requests"
-    )
+    drain_timeout_s: float = Field(60, gt=0, description="what a stopping replica may take to finish its requests")
 
 
 class EngineSettings(_Section):
@@ -66,9 +66,7 @@ class EngineSettings(_Section):
 class DeploymentSettings(_Section):
     target: Literal["local", "none"] = "local"
     replicas: int = Field(1, ge=1, le=64)
-    timeout_s: float = Field(
-        300, gt=0, description="how long stage, promote and rollback wait for the rollout"
-    )
+    timeout_s: float = Field(300, gt=0, description="how long stage, promote and rollback wait for the rollout")
 
 
 class Settings(BaseSettings):
@@ -108,17 +106,13 @@ def load_settings(folder: Path | None = None, **overrides: Any) -> Settings:
     """
     start = (folder or Path.cwd()).resolve()
     path = next((p / FILE_NAME for p in (start, *start.parents) if (p / FILE_NAME).is_file()), None)
-    sources = type(
-        "FileSettings", (Settings,), {"model_config": {**Settings.model_config, "toml_file": path}}
-    )
+    sources = type("FileSettings", (Settings,), {"model_config": {**Settings.model_config, "toml_file": path}})
     try:
         loaded: Settings = sources(**overrides)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is not valid TOML: {error}", remedy="mend the file") from error
     except OSError as error:
-        raise SettingsError(
-            f"{path} can't be read: {error.strerror}", remedy="mend its permissions"
-        ) from error
+        raise SettingsError(f"{path} can't be read: {error.strerror}", remedy="mend its permissions") from error
     except (ValidationError, SourceError, UnicodeDecodeError) as error:
         raise SettingsError(_explain(error, path), remedy="mend the value") from error
     return loaded

@@ -124,9 +124,7 @@ class ModelVersion:
         except (ValidationError, ValueError) as error:
             raise IntegrityError(f"the manifest {where} can't be read: {_first(error)}") from error
         if manifest.schema > SCHEMA:
-            raise IntegrityError(
-                f"the manifest {where} has schema {manifest.schema}", remedy="update modelyard"
-            )
+            raise IntegrityError(f"the manifest {where} has schema {manifest.schema}", remedy="update modelyard")
         if manifest.digest != content_digest(manifest.files):
             raise IntegrityError(f"the manifest {where} does not match its own digest")
         return manifest
