@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import total_ordering
 
-from modelyard.errors import InvalidInput
+from modelyard.errors import InvalidInput, Refused
 
 RESERVED_NAMES = frozenset({"auto", "task"})
 COMPUTED_TAGS = {
@@ -51,6 +51,13 @@ def parse_tag(text: str) -> str:
             f"{text!r} is not a tag",
             remedy="use lower-case letters, digits and '-', beginning with a letter, not in the shape of a version",
         )
+    return text
+
+
+def parse_free_tag(text: str) -> str:
+    """A tag that may be moved by hand. Raises Refused for computed ones, naming the verb that moves them."""
+    if parse_tag(text) in COMPUTED_TAGS:
+        raise Refused(f"the tag {text!r} can't be set by hand", remedy=COMPUTED_TAGS[text])
     return text
 
 

@@ -1,0 +1,132 @@
+"""Environments: what should serve and what does, one journal each. The tags `staging` and `production` are read here.
+
+Knows how a deployment's record changes; carrying it out is the deployment package's work.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+
+from modelyard.errors import IntegrityError
+from modelyard.refs import Digest, ModelRef, Version
+from modelyard.store import Entry, Journal, Store
+
+NAMES = ("staging", "production")
+_KEPT = 20
+
+Outcome = Literal["", "running", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One exact version: what a deployment points at."""
+
+    version: Annotated[Version, PlainValidator(lambda v: Version.parse(str(v))), PlainSerializer(str)]
+    digest: Annotated[Digest, PlainValidator(lambda d: Digest.parse(str(d))), PlainSerializer(str)]
+
+    def __str__(self) -> str:
+        return str(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSpec:
+    """How a model runs in an environment."""
+
+    replicas: int = 1
+    surge: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One model in one environment.
+
+    `serving` is what clients get, `target` what it should become; they differ while a rollout runs. `earlier` are the
+    versions to roll back to, newest first. `rollout` names the last change asked for, `outcome` and `reason` say how
+    it went.
+    """
+
+    serving: Pin | None = None
+    target: Pin | None = None
+    earlier: tuple[Pin, ...] = ()
+    spec: DeploymentSpec = field(default_factory=DeploymentSpec)
+    evidence: str | None = None
+    rollout: str = ""
+    outcome: Outcome = ""
+    reason: str = ""
+
+    @property
+    def rolling(self) -> bool:
+        return self.serving != self.target
+
+    def ask(self, target: Pin | None, *, spec: DeploymentSpec | None = None, evidence: str | None = None) -> Deployment:
+        """The deployment with a new wish, under a new rollout id."""
+        return replace(
+            self,
+            target=target,
+            spec=spec or self.spec,
+            evidence=evidence,
+            rollout=uuid.uuid4().hex,
+            outcome="running",
+            reason="",
+        )
+
+    def finished(self) -> Deployment:
+        """The wish came true: the target serves. Going to the newest earlier version was a rollback."""
+        if self.earlier[:1] == (self.target,):
+            earlier = self.earlier[1:]
+        else:
+            earlier = (self.serving, *self.earlier)[:_KEPT] if self.serving and self.rolling else self.earlier
+        return replace(self, serving=self.target, earlier=earlier, outcome="done")
+
+    def failed(self, reason: str) -> Deployment:
+        """The wish did not come true: back to what serves."""
+        return replace(self, target=self.serving, outcome="failed", reason=reason)
+
+    def refs(self, model: str) -> tuple[ModelRef, ...]:
+        """The versions this deployment is about, each once."""
+        pins = dict.fromkeys(pin for pin in (self.serving, self.target) if pin)
+        return tuple(ModelRef(model, pin.version, digest=pin.digest) for pin in pins)
+
+
+_adapter = TypeAdapter(Deployment)
+
+
+class Environment:
+    """One environment's journal: model name → Deployment."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self._journal = Journal(store, f"deployments/{name}")
+
+    def read(self) -> dict[str, Deployment]:
+        entry = self._journal.read()
+        return self._parse(entry.state) if entry else {}
+
+    def get(self, model: str) -> Deployment:
+        """An empty one for a model that was never deployed here."""
+        return self.read().get(model, Deployment())
+
+    def update(self, model: str, decide: Callable[[Deployment], Deployment | None], *, by: str, why: str) -> Deployment:
+        """Change one model's deployment; `decide` sees the newest one and returns None for no change."""
+
+        def whole(state: dict[str, Any]) -> dict[str, Any] | None:
+            changed = decide(self._parse(state).get(model, Deployment()))
+            return None if changed is None else state | {model: _adapter.dump_python(changed, mode="json")}
+
+        entry = self._journal.update(whole, by=by, why=why)
+        return self._parse(entry.state).get(model, Deployment()) if entry else Deployment()
+
+    def history(self) -> list[tuple[Entry, dict[str, Deployment]]]:
+        """Every entry with what it holds, oldest first."""
+        return [(entry, self._parse(entry.state)) for entry in self._journal.history()]
+
+    def _parse(self, state: dict[str, Any]) -> dict[str, Deployment]:
+        try:
+            return {model: _adapter.validate_python(value) for model, value in state.items()}
+        except ValidationError as error:
+            raise IntegrityError(f"deployments/{self.name} can't be read: {error.errors()[0]['msg']}") from error

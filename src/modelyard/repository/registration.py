@@ -1,0 +1,150 @@
+"""Registering a version: an attempt uploads under keys of its own, the manifest created last picks the one winner.
+
+A writer may be killed anywhere: until the manifest exists nobody sees anything, and a rerun begins a new attempt.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from modelyard.errors import AlreadyExists, Conflict, InvalidInput, ModelyardError, NotFound, StoreError
+from modelyard.refs import Version
+from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest
+from modelyard.store import Store
+from modelyard.store.files import LocalFile, scan
+from modelyard.store.objects import to_json
+from modelyard.store.transfer import Progress, Sent, file_sha256, no_progress, send
+
+GRACE = timedelta(hours=24)
+
+
+def manifest_key(name: str, version: Version) -> str:
+    return f"versions/{name}/{version}.json"
+
+
+def read_manifest(store: Store, name: str, version: Version) -> ModelVersion | None:
+    """The version, if it is registered. Raises IntegrityError for a manifest that can't be read."""
+    key = manifest_key(name, version)
+    try:
+        return ModelVersion.from_json(store.get(key), where=f"{key} in {store.url}")
+    except NotFound:
+        return None
+
+
+class Registration:
+    """One attempt to register one version; `commit` is its only public step."""
+
+    def __init__(self, store: Store, draft: ModelVersion, *, now: Callable[[], datetime] | None = None) -> None:
+        self._store = store
+        self._now = now or (lambda: datetime.now(UTC))
+        self._draft = draft
+        self._attempt = f"{draft.created_at:%Y%m%dT%H%M%S}-{draft.id}"
+        self._prefix = f"models/{draft.name}/{draft.version}/{self._attempt}"
+        self._record = f"uploads/{self._attempt}.json"
+
+    def commit(self, folder: Path, *, progress: Progress = no_progress) -> ModelVersion:
+        """Upload, then create the manifest. A version with the very same content counts as done.
+
+        Raises AlreadyExists when the version holds something else, Conflict when the attempt took too long.
+        """
+        draft, store = self._draft, self._store
+        files = scan(folder)
+        if existing := read_manifest(store, draft.name, draft.version):
+            return self._again(existing, files)
+        store.put_json(
+            {"name": draft.name, "version": str(draft.version), "by": draft.created_by, "at": f"{draft.created_at}"},
+            self._record,
+        )
+        try:
+            sent = send(store, files, self._prefix, progress=progress)
+            mine = _with_files(draft, sent)
+            if self._now() - draft.created_at > GRACE / 2:
+                raise Conflict(f"uploading {draft.name}:{draft.version} took too long", remedy="run it again")
+            winner = self._create(mine)
+        except ModelyardError:
+            self._clean_up()
+            raise
+        if winner.id != mine.id:
+            self._clean_up()
+            return _accept(store, winner, mine)
+        store.delete([self._record])
+        return _accept(store, winner, mine)
+
+    def _again(self, existing: ModelVersion, files: Sequence[LocalFile]) -> ModelVersion:
+        """The version is there already: compare, send nothing."""
+        local = [Sent(file.path, "", file.size, file_sha256(file.source)) for file in files]
+        return _accept(self._store, existing, _with_files(self._draft, local))
+
+    def _create(self, mine: ModelVersion) -> ModelVersion:
+        """The version as it stands now: ours, or that of a faster writer."""
+        failure: StoreError | None = None
+        try:
+            if self._store.create(manifest_key(mine.name, mine.version), mine.to_json()):
+                return mine
+        except StoreError as error:  # it may have been written all the same
+            failure = error
+        found = read_manifest(self._store, mine.name, mine.version)
+        if found is None:
+            raise failure or StoreError(f"{self._store.url} lost the manifest of {mine.name}:{mine.version}")
+        return found
+
+    def _clean_up(self) -> None:
+        """Best effort: what stays is garbage after the grace period."""
+        try:
+            self._store.delete([found.key for found in self._store.objects(self._prefix)])
+            self._store.delete([self._record])
+        except StoreError:
+            return
+
+
+def finish(store: Store, version: ModelVersion) -> None:
+    """What follows the commit and may be repeated: the caller's metadata beside the files, for other tools."""
+    store.put_json(version.metadata, f"models/{version.name}/{version.version}/metadata.json")
+
+
+def draft(name: str, version: Version, inspection: Inspection, *, by: str, **fields: Any) -> ModelVersion:
+    """A version before anything of it is stored. Raises InvalidInput for metadata that JSON can't hold."""
+    to_json(fields.get("metadata", {}), what="the metadata")
+    return ModelVersion(
+        id=uuid.uuid4().hex[:16],
+        name=name,
+        version=version,
+        digest=content_digest(()),
+        files=(),
+        created_at=datetime.now(UTC),
+        created_by=by,
+        model=inspection.model,
+        **fields,
+    )
+
+
+def refuse_pickles(inspection: Inspection, trusted: str | None) -> None:
+    """Raises InvalidInput for pickles nobody vouched for: loading one runs whatever code it holds."""
+    if inspection.pickles and not trusted:
+        path, why = next(iter(inspection.pickles.items()))
+        raise InvalidInput(
+            f"{path} holds a pickle ({why}), which can run any code when it is loaded",
+            remedy="convert it to safetensors, or vouch for it with --trust-pickle and a reason",
+        )
+
+
+def _accept(store: Store, winner: ModelVersion, mine: ModelVersion) -> ModelVersion:
+    """What stands under the version, if it says the same as ours. Raises AlreadyExists otherwise."""
+    if not winner.same_content(mine):
+        what = "content" if winner.digest != mine.digest else "metadata"
+        raise AlreadyExists(
+            f"{winner.name}:{winner.version} exists with other {what} ({winner.digest.short})",
+            remedy="register under the next version; versions never change",
+        )
+    finish(store, winner)
+    return winner
+
+
+def _with_files(version: ModelVersion, files: Sequence[Sent]) -> ModelVersion:
+    artifacts = tuple(Artifact(file.path, file.key, file.size, file.sha256) for file in files)
+    return replace(version, files=artifacts, digest=content_digest(artifacts))

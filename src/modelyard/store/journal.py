@@ -1,0 +1,115 @@
+"""Journals: everything that changes is a numbered series of small objects, each the whole state after one change.
+
+Creating the next number is the commit, so changes are linearizable on any store that has create-if-absent; history is
+complete and undo is one more entry. Keys count down, so the newest sorts first. Knows nothing of what a state means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from modelyard.errors import Conflict, IntegrityError, NotFound, StoreError
+from modelyard.store.objects import Store, to_json
+
+_LAST = 10**12 - 1
+_KEY = re.compile(r"\d{12}\.json")
+_ATTEMPTS = 1000
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change: `number` counts from 1, `at` is ISO 8601 in UTC, `state` is the whole state after it."""
+
+    number: int
+    id: str
+    at: str
+    by: str
+    why: str
+    state: State
+
+
+class Journal:
+    """The journal below one prefix of a store."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix.rstrip("/")
+
+    def read(self) -> Entry | None:
+        """The newest entry: one LIST page and one GET. None if nothing was ever written."""
+        key = self._newest_key()
+        return self._load(key) if key else None
+
+    def history(self) -> list[Entry]:
+        """Every entry, oldest first."""
+        keys = sorted(self._keys(), reverse=True)
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            return list(pool.map(self._load, keys))
+
+    def update(self, decide: Callable[[State], State | None], *, by: str, why: str) -> Entry | None:
+        """Append what `decide` makes of the newest state; nothing, if that is None or no change.
+
+        `decide` is called again when somebody else was faster, so it must look only at the state it is given. Returns
+        the newest entry. Raises whatever `decide` raises, and Conflict when others win without end.
+        """
+        current = self.read()
+        for _ in range(_ATTEMPTS):
+            before = current.state if current else {}
+            state = decide(json.loads(json.dumps(before)))
+            if state is None or state == before:
+                return current
+            number = current.number + 1 if current else 1
+            entry = Entry(number, uuid.uuid4().hex, datetime.now(UTC).isoformat(), by, why, state)
+            stored = self._append(entry)
+            if stored.id == entry.id:
+                return entry
+            current = stored
+        raise Conflict(f"{self._prefix} is changed by too many others at once", remedy="try again")
+
+    def _append(self, entry: Entry) -> Entry:
+        """What stands under the entry's number afterwards: the entry, or that of a faster writer.
+
+        An "already there" and a failed request may both be our own write whose acknowledgement was lost: only the
+        stored `id` tells.
+        """
+        key = self._key(entry.number)
+        data = to_json(asdict(entry), what=f"the state of {self._prefix}")
+        try:
+            if self._store.create(key, data):
+                return entry
+        except StoreError as failure:
+            try:
+                return self._load(key)
+            except NotFound:
+                raise failure from None
+        return self._load(key)
+
+    def _newest_key(self) -> str | None:
+        if not self._store.ordered:
+            return min(self._keys(), default=None)
+        return next(iter(self._keys()), None)
+
+    def _keys(self) -> Iterator[str]:
+        head = f"{self._prefix}/"
+        for found in self._store.objects(self._prefix):
+            if _KEY.fullmatch(found.key.removeprefix(head)):
+                yield found.key
+
+    def _key(self, number: int) -> str:
+        return f"{self._prefix}/{_LAST - number:012d}.json"
+
+    def _load(self, key: str) -> Entry:
+        data = self._store.get_json(key)
+        try:
+            return Entry(**data)
+        except TypeError as error:
+            raise IntegrityError(f"{key} in {self._store.url} is not a journal entry: {error}") from error

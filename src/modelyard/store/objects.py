@@ -1,0 +1,171 @@
+"""A store of objects: the few operations everything else is built of, and the ones callers use directly.
+
+Every operation is one request to the object store (a stream may be several). Knows keys and bytes, not what they mean.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import ObjectStore
+
+from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
+from modelyard.store.files import scan
+
+CHUNK = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """One listed object; `size` in bytes."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+class Store:
+    """A bucket, or a folder of one. Built by LocalDisk, Memory, S3, GCS, Azure or open_store.
+
+    `ordered` says whether listings come sorted by key, so that the first page is enough to find the first key.
+    """
+
+    def __init__(self, backend: ObjectStore, url: str, *, ordered: bool = True) -> None:
+        self._backend = backend
+        self.url = url
+        self.ordered = ordered
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    # What everything else is built of.
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object that is not there yet; False if there is one. The only commit in modelyard."""
+        with self._errors(key):
+            try:
+                obstore.put(self._backend, check_key(key), data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
+        """Write an object, whole or from a stream of chunks; readers see the old one or the new one, never a part."""
+        with self._errors(key):
+            if isinstance(data, bytes):
+                obstore.put(self._backend, check_key(key), data, use_multipart=False)
+            else:
+                obstore.put(self._backend, check_key(key), iter(data), chunk_size=CHUNK)
+
+    def get(self, key: str) -> bytes:
+        """Raises NotFound."""
+        with self._errors(key):
+            return bytes(obstore.get(self._backend, check_key(key)).bytes())
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object's bytes in chunks. Raises NotFound."""
+        with self._errors(key):
+            for chunk in obstore.get(self._backend, check_key(key)).stream(min_chunk_size=CHUNK):
+                yield bytes(chunk)
+
+    def objects(self, prefix: str) -> Iterator[Object]:
+        """Every object below the folder `prefix`, page by page; in no order unless the store is `ordered`."""
+        with self._errors(prefix):
+            for page in obstore.list(self._backend, _folder(prefix), chunk_size=1000):
+                for found in page:
+                    yield Object(found["path"], found["size"], found["last_modified"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are no error."""
+        for key in keys:
+            with self._errors(key):
+                try:
+                    obstore.delete(self._backend, check_key(key))
+                except FileNotFoundError:
+                    continue
+
+    # What callers use directly.
+
+    def upload(self, source: str | Path, destination: str) -> None:
+        """Copy a local file, or every file of a folder, below `destination`. Raises InvalidInput for unsafe folders."""
+        for file in scan(Path(source)):
+            with file.source.open("rb") as stream:
+                self.put(f"{destination.rstrip('/')}/{file.path}", iter(lambda: stream.read(CHUNK), b""))
+
+    def download(self, path: str, destination: Path | None = None) -> Path:
+        """Copy every object below `path` into a folder (a new temporary one, the caller's to delete) and return it."""
+        prefix = check_key(path.rstrip("/"))
+        keys = [found.key for found in self.objects(prefix)]
+        if not keys:
+            raise NotFound(f"nothing is stored below {path!r} in {self.url}", remedy="check the path")
+        folder = destination or Path(tempfile.mkdtemp(prefix="modelyard-"))
+        for key in keys:
+            target = folder / check_key(key.removeprefix(f"{prefix}/"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as out:
+                out.writelines(self.stream(key))
+        return folder
+
+    def put_json(self, data: Any, destination: str) -> None:
+        """Write `data` as a JSON document. Raises InvalidInput for what JSON can't hold."""
+        self.put(destination, to_json(data, what=destination))
+
+    def get_json(self, path: str) -> Any:
+        """Raises NotFound, and IntegrityError for an object that is not JSON."""
+        try:
+            return json.loads(self.get(path))
+        except ValueError as error:
+            raise IntegrityError(f"{path} in {self.url} is not JSON: {error}") from error
+
+    def list_directories(self, path: str) -> list[str]:
+        """Names of the folders directly below `path`, sorted."""
+        prefix = _folder(path)
+        with self._errors(path):
+            found = obstore.list_with_delimiter(self._backend, prefix)
+        return sorted(PurePosixPath(folder).name for folder in found["common_prefixes"])
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFound(f"{key} is not in {self.url}", remedy="check the name") from error
+        except (BaseError, OSError) as error:
+            raise StoreError(
+                f"{self.url} failed at {key}: {_first_line(error)}",
+                remedy="check its address, permissions and free space",
+            ) from error
+
+
+def to_json(data: Any, *, what: str) -> bytes:
+    """`data` as a JSON document, for people to read. Raises InvalidInput naming `what` for what JSON can't hold."""
+    try:
+        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{what} can't be written as JSON: {error}", remedy="use plain JSON values") from error
+
+
+def check_key(key: str) -> str:
+    """The key itself, if it stays in its folder. Raises InvalidInput."""
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(ord(c) < 32 or c in "\\\x7f" for c in key):
+        raise InvalidInput(f"{key!r} is not a path inside the store", remedy="use names separated by single slashes")
+    return key
+
+
+def _folder(prefix: str) -> str | None:
+    stripped = prefix.rstrip("/")
+    return check_key(stripped) if stripped else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

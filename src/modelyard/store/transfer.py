@@ -1,0 +1,81 @@
+"""Moving whole folders: hashed once, while the bytes pass, several files at a time.
+
+Knows files, keys and digests; what a version is stands in the repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from modelyard.errors import InvalidInput, NotFound
+from modelyard.store.files import LocalFile
+from modelyard.store.objects import CHUNK, Store
+
+_PARALLEL = 8
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A file that is in the store now."""
+
+    path: str
+    key: str
+    size: int
+    sha256: str
+
+
+def no_progress(count: int) -> None:
+    """For callers that do not watch; a progress callback takes the number of bytes moved since its last call."""
+
+
+def send(store: Store, files: Sequence[LocalFile], prefix: str, *, progress: Progress = no_progress) -> list[Sent]:
+    """Upload files below `prefix`. Raises InvalidInput for a file that changes or vanishes meanwhile."""
+
+    def one(file: LocalFile) -> Sent:
+        sha, size = hashlib.sha256(), 0
+
+        def passing(stream: BinaryIO) -> Iterator[bytes]:
+            nonlocal size
+            while chunk := stream.read(CHUNK):
+                sha.update(chunk)
+                size += len(chunk)
+                progress(len(chunk))
+                yield chunk
+
+        key = f"{prefix}/{file.path}"
+        try:
+            with file.source.open("rb") as stream:
+                store.put(key, b"".join(passing(stream)) if file.size <= CHUNK else passing(stream))
+        except OSError as error:
+            raise InvalidInput(f"{file.path} can't be read: {error.strerror}", remedy="try again") from error
+        if size != file.size:
+            raise InvalidInput(f"{file.path} changed while it was read", remedy="try again when nobody writes to it")
+        return Sent(file.path, key, size, sha.hexdigest())
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        return list(pool.map(one, files))
+
+
+def stored_digest(store: Store, key: str) -> tuple[int, str] | None:
+    """(size, sha256) of a stored object, read through; None if it is gone."""
+    sha, size = hashlib.sha256(), 0
+    try:
+        for chunk in store.stream(key):
+            sha.update(chunk)
+            size += len(chunk)
+    except NotFound:
+        return None
+    return size, sha.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a local file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
