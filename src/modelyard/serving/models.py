@@ -1,0 +1,131 @@
+"""The models of one server process: loaded, warm, and found by the names they answer to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modelyard.errors import InvalidInput, ModelyardError, NotFound, Unavailable
+from modelyard.refs import ModelRef
+from modelyard.repository.manifest import ModelVersion, Signature
+from modelyard.serving import runtimes
+from modelyard.serving.batcher import Batcher
+from modelyard.serving.protocol import DATATYPES, Arrays
+from modelyard.serving.runtimes import Runtime
+from modelyard.settings import ServingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What to serve: a version and the folder that holds its verified files."""
+
+    version: ModelVersion
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    version: ModelVersion
+    runtime: Runtime
+    batcher: Batcher
+
+
+class Models:
+    """Which models there are and whether they may be asked: from `loaded` on, also for a moment after `stopping`."""
+
+    def __init__(self) -> None:
+        self.loaded = False
+        self.stopping = False
+        self._by_name: dict[str, list[LoadedModel]] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether new requests should be sent here."""
+        return self.loaded and not self.stopping
+
+    def add(self, model: LoadedModel) -> None:
+        versions = self._by_name.setdefault(model.version.name, [])
+        versions.append(model)
+        versions.sort(key=lambda m: m.version.version, reverse=True)
+
+    def all(self) -> Iterable[LoadedModel]:
+        return (model for versions in self._by_name.values() for model in versions)
+
+    def versions(self, name: str) -> list[str]:
+        return [str(model.version.version) for model in reversed(self._by_name.get(name, []))]
+
+    def find(self, text: str) -> LoadedModel:
+        """The model for `name` (its highest version here) or `name:version`. Raises NotFound, Unavailable.
+
+        `name:tag` finds the model too where only one of its versions is here: what a tag means was decided by whoever
+        sent the request to this process, and the answer's header tells which version it was.
+        """
+        if not self.loaded:
+            raise Unavailable("the server is still loading", remedy="try again in a second")
+        try:
+            ref = ModelRef.parse(text)
+        except InvalidInput:
+            raise self._unknown(text) from None
+        found = self._by_name.get(ref.name, [])
+        if ref.version is not None:
+            found = [model for model in found if model.version.version == ref.version]
+        if ref.digest is not None:
+            found = [model for model in found if model.version.digest == ref.digest]
+        if not found or (ref.tag is not None and len(found) > 1):
+            raise self._unknown(text)
+        return found[0]
+
+    def _unknown(self, text: str) -> NotFound:
+        served = ", ".join(f"{model.version.name}:{model.version.version}" for model in self.all())
+        return NotFound(f"no model {text!r} is served here", remedy=f"ask for {served}")
+
+
+def load(served: Served) -> Runtime:
+    """Loads a version's files. Raises a ModelyardError whose one line says what is wrong with which model."""
+    version = served.version
+    try:
+        return runtimes.load(version, served.folder)
+    except ModelyardError:
+        raise
+    # Loaders of many libraries raise many things; a person needs to know the model and the reason.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise InvalidInput(f"{version.name}:{version.version} can't be loaded: {reason[0]}") from error
+
+
+async def warm_up(version: ModelVersion, runtime: Runtime, settings: ServingSettings) -> LoadedModel:
+    """One request through the model's own worker, so that the first real one finds everything in place."""
+    batcher = Batcher(
+        runtime,
+        max_batch=settings.max_batch,
+        delay_s=settings.batch_delay_ms / 1000,
+        queue_limit=settings.queue_limit,
+    )
+    if runtime.signature.inputs:
+        try:
+            await batcher.infer(example(runtime.signature))
+        except ModelyardError as error:
+            message = f"{version.name}:{version.version} does not answer a request of zeros: {error}"
+            if any(-1 in tensor.shape[1:] for tensor in runtime.signature.inputs):
+                # Lengths of 1 are a guess here; the model may have good reasons to refuse them.
+                print(f"{message}; it is served without warm-up", file=sys.stderr)
+            else:
+                await batcher.close()
+                raise InvalidInput(message, remedy="check that the signature fits the model") from error
+    return LoadedModel(version, runtime, batcher)
+
+
+def example(signature: Signature) -> Arrays:
+    """One row of zeros, or of a short sentence, in the signature's shapes; a length of -1 becomes 1."""
+    return {
+        tensor.name: np.full(
+            tuple(1 if length == -1 else length for length in tensor.shape),
+            "a short sentence" if tensor.datatype == "BYTES" else 0,
+            dtype=DATATYPES[tensor.datatype],
+        )
+        for tensor in signature.inputs
+    }

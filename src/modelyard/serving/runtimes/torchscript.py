@@ -1,0 +1,101 @@
+"""TorchScript models: any graph that torch.jit saved, on the CPU.
+
+The signature comes from what was registered with the model, since the file itself does not hold one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelyard.errors import InvalidInput, MissingExtra
+from modelyard.repository.manifest import ModelVersion, Signature, Tensor
+from modelyard.serving.cores import usable_cores
+from modelyard.serving.protocol import DATATYPES, Arrays, ModelFailed
+from modelyard.serving.runtimes import only_file
+
+try:
+    import torch
+except ImportError as error:
+    raise MissingExtra("torch", "serve") from error
+
+
+class TorchScriptRuntime:
+    platform = "pytorch_torchscript"
+
+    def __init__(self, module: Any, signature: Signature) -> None:
+        self._module = module
+        self.signature = signature
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        names = [tensor.name for tensor in self.signature.inputs] or list(inputs)
+        with torch.inference_mode():
+            answer = self._module(*(_tensor(name, inputs[name]) for name in names))
+        return name_outputs(answer, [tensor.name for tensor in self.signature.outputs])
+
+
+def load(version: ModelVersion, folder: Path) -> TorchScriptRuntime:
+    torch.set_num_threads(usable_cores())
+    path = only_file(folder, (".pt", ".pth", ".ts", ".torchscript"))
+    with warnings.catch_warnings():
+        # TorchScript files stay valid though torch advises other formats for new ones.
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.*is deprecated", category=DeprecationWarning)
+        try:
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise InvalidInput(
+                f"{path.name} of {version.name}:{version.version} is not a TorchScript model: "
+                f"{str(error).strip().splitlines()[0]}"
+            ) from error
+    return TorchScriptRuntime(module.eval(), declared_signature(version))
+
+
+def declared_signature(version: ModelVersion) -> Signature:
+    """The signature that came with the model: the caller's metadata, else what inspection found, else an empty one."""
+    declared = version.metadata.get("signature")
+    if declared is None:
+        return version.model.signature or Signature()
+    try:
+        inputs, outputs = (tuple(map(_declared_tensor, declared.get(side, ()))) for side in ("inputs", "outputs"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the signature in the metadata of {version.name}:{version.version} can't be read: {error!r}",
+            remedy='write {"inputs": [{"name", "datatype", "shape"}], "outputs": [...]}',
+        ) from error
+    return Signature(inputs, outputs)
+
+
+def name_outputs(answer: Any, names: Sequence[str]) -> Arrays:
+    """A tensor, a tuple or list of them, or a dict, under the signature's names (or output_0, output_1, …)."""
+    if isinstance(answer, Mapping):
+        missing = [name for name in names if name not in answer]
+        if missing:
+            raise ModelFailed(f"the model gave no output {missing[0]!r}, which its signature names")
+        return {str(name): _array(answer[name]) for name in (names or answer)}
+    values = list(answer) if isinstance(answer, (tuple, list)) else [answer]
+    if names and len(values) != len(names):
+        raise ModelFailed(f"the model gave {len(values)} outputs; its signature names {len(names)}")
+    return {
+        name: _array(v) for name, v in zip(names or [f"output_{n}" for n in range(len(values))], values, strict=True)
+    }
+
+
+def _declared_tensor(tensor: Any) -> Tensor:
+    if tensor["datatype"] not in DATATYPES:
+        raise ValueError(f"unknown datatype {tensor['datatype']!r}")
+    return Tensor(str(tensor["name"]), tensor["datatype"], tuple(int(length) for length in tensor["shape"]))
+
+
+def _tensor(name: str, array: Any) -> Any:
+    if array.dtype == object:
+        raise InvalidInput(f"input {name!r} is BYTES, which a TorchScript model can't take")
+    return torch.from_numpy(array)
+
+
+def _array(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        raise ModelFailed(f"the model gave a {type(value).__name__} where a tensor was expected")
+    tensor = value.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()

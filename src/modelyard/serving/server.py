@@ -1,0 +1,116 @@
+"""The model server process: binds, loads, warms up, answers, and ends in good order.
+
+The port is bound first, so that whoever waits can see the process live before it is ready. On SIGTERM or SIGINT it
+turns not-ready at once, still answers what comes for a moment (asking clients to close their connections), finishes
+what it has, and returns 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+from modelyard.errors import InvalidInput, MissingExtra, ModelyardError
+from modelyard.serving.app import create_app
+from modelyard.serving.models import Models, Served, load, warm_up
+from modelyard.settings import ServingSettings
+
+try:
+    import uvicorn
+    import uvloop
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise MissingExtra("uvicorn with uvloop", "serve") from error
+
+KEEP_ALIVE_S = 75
+LINGER_S = 0.5
+
+
+def run(models: Sequence[Served], *, host: str, port: int, settings: ServingSettings) -> int:
+    """Serves until SIGTERM or SIGINT. The exit code: 0, or 1 after one line on stderr that says what is wrong."""
+    try:
+        with bind(host, port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(models, listener, settings))
+    except ModelyardError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 1
+    return 0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises InvalidInput when the address can't be taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise InvalidInput(f"can't listen on {host}:{port}: {reason}", remedy="choose another port") from error
+
+
+async def _serve(served: Sequence[Served], listener: socket.socket, settings: ServingSettings) -> None:
+    models, stop = Models(), asyncio.Event()
+    server = _Server(_config(_CloseWhenStopping(create_app(models), stop), settings))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    answering = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        if await _load_all(served, models, stop, settings):
+            models.loaded = True
+            await stop.wait()
+            models.stopping = True
+            await asyncio.sleep(LINGER_S)
+    finally:
+        server.should_exit = True
+        await answering
+
+
+async def _load_all(served: Sequence[Served], models: Models, stop: asyncio.Event, settings: ServingSettings) -> bool:
+    """Whether all were loaded before the process was told to stop."""
+    for each in served:
+        if stop.is_set():
+            break
+        runtime = await asyncio.to_thread(load, each)
+        models.add(await warm_up(each.version, runtime, settings))
+    return not stop.is_set()
+
+
+def _config(app: ASGIApp, settings: ServingSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which end the process with the signal instead of with an exit code."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _CloseWhenStopping:
+    """Asks clients to close their connection with the answer once the process stops."""
+
+    def __init__(self, app: ASGIApp, stop: asyncio.Event) -> None:
+        self._app = app
+        self._stop = stop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_and_close(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._stop.is_set():
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, send_and_close)
