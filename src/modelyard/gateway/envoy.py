@@ -1,0 +1,209 @@
+"""The gateway: Envoy, kept at a route table by files that it watches.
+
+Make before break: what is new is confirmed by Envoy before routes use it, and what is old goes after routes have left
+it. Files have no acknowledgement, so Envoy's admin interface is asked. One owner at a time; it may be killed at any
+moment, and the next one goes on from what Envoy says it has.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from modelyard.errors import Unavailable
+from modelyard.gateway import config, process
+from modelyard.gateway.admin import Admin, State
+from modelyard.gateway.process import Run
+from modelyard.gateway.replies import Document
+from modelyard.gateway.routes import Backend, RouteTable
+from modelyard.settings import GatewaySettings
+
+_START_TIMEOUT_S = 20.0
+_DRAIN_S = 30.0
+_POLL_S = 0.01
+
+
+class Gateway:
+    """One Envoy, whose state lives in `folder`."""
+
+    def __init__(self, folder: Path, settings: GatewaySettings) -> None:
+        self._folder = folder.resolve()
+        self._settings = settings
+        self._applied: tuple[Run, RouteTable] | None = None
+
+    def start(self) -> None:
+        """Have Envoy listen: adopt the one that runs from this folder, or start it. Idempotent.
+
+        Raises Unavailable when the address can't be used, MissingExtra when there is no Envoy.
+        """
+        (self._folder / "eds").mkdir(parents=True, exist_ok=True)
+        address = _resolve(self._settings)
+        bootstrap = json.dumps(config.bootstrap(self._folder, address, self._settings), indent=1)
+        path = config.bootstrap_path(self._folder)
+        run = process.find(self._folder)
+        if run is not None and path.read_text() != bootstrap:
+            self.stop()
+            run = None
+        if run is None:
+            _check_free(address, self._settings)
+            process.write(path, bootstrap)  # only while none runs: the file says what the running one was started with
+            self._write_missing()
+            run = process.spawn(self._folder, self._settings.workers, timeout_s=_START_TIMEOUT_S)
+        self._wait_until_listening(run, address)
+
+    def alive(self) -> bool:
+        return process.recorded(self._folder) is not None
+
+    def apply(self, table: RouteTable, *, timeout_s: float = 10) -> None:
+        """Make Envoy route as the table says; returns when Envoy confirms it. Equal tables cost nothing.
+
+        Raises Unavailable, with Envoy's reason, when it refuses or does not confirm in time.
+        """
+        run = self._run()
+        if self._applied == (run, table):
+            return
+        deadline = time.monotonic() + timeout_s
+        admin = Admin(run.admin_port)
+        routes = config.rds(table, self._settings)
+        state = admin.state()
+        if state.routes_version != routes["version_info"]:
+            wide = [backend.widened(state.endpoints.get(backend.cluster, ())) for backend in table.backends]
+            names = {backend.cluster for backend in wide} | state.endpoints.keys()
+            self._put_clusters(admin, wide, names, deadline)
+            self._put_routes(admin, routes, deadline)
+        names = {backend.cluster for backend in table.backends}
+        self._put_clusters(admin, table.backends, names, deadline)
+        for path in (self._folder / "eds").glob("*.json"):
+            if path.stem not in names:
+                path.unlink()
+        self._applied = (run, table)
+
+    def in_flight(self) -> dict[tuple[str, str, int], int]:
+        """(cluster, host, port) → requests which that replica has not answered to the end."""
+        return Admin(self._run().admin_port).in_flight()
+
+    def stop(self, *, drain_s: float = _DRAIN_S) -> None:
+        """Take no new connections, let running requests finish for up to `drain_s`, end Envoy."""
+        run = process.recorded(self._folder)
+        running = None if run is None else run.process()
+        if run is None or running is None:
+            return
+        admin = Admin(run.admin_port)
+        deadline = time.monotonic() + drain_s
+        try:
+            admin.drain()
+            while admin.active() and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        except Unavailable:
+            pass  # it hangs or is gone already; the signal decides
+        process.end(running)
+        process.record_path(self._folder).unlink(missing_ok=True)
+        self._applied = None
+
+    def _run(self) -> Run:
+        run = process.recorded(self._folder)
+        if run is None:
+            raise Unavailable("the gateway does not run", remedy="start it with `modelyard up`")
+        return run
+
+    def _put_clusters(self, admin: Admin, backends: Sequence[Backend], names: Iterable[str], deadline: float) -> None:
+        """Replicas first, then the list of clusters, so that a new cluster has replicas when it appears."""
+        wanted = {backend.cluster: frozenset(backend.endpoints) for backend in backends}
+        clusters = config.cds(names, self._folder)
+        state = admin.state()
+        documents = {
+            config.eds_path(self._folder, backend.cluster): config.eds(backend)
+            for backend in backends
+            if state.endpoints.get(backend.cluster) != wanted[backend.cluster]
+        }
+        if state.clusters_version != clusters["version_info"]:
+            documents[config.cds_path(self._folder)] = clusters
+
+        def confirmed(state: State) -> bool:
+            same = all(state.endpoints.get(cluster) == endpoints for cluster, endpoints in wanted.items())
+            return same and state.clusters_version == clusters["version_info"]
+
+        if documents:
+            self._put(admin, documents, confirmed, deadline)
+
+    def _put_routes(self, admin: Admin, routes: Document, deadline: float) -> None:
+        path = config.rds_path(self._folder)
+        self._put(admin, {path: routes}, lambda state: state.routes_version == routes["version_info"], deadline)
+
+    def _put(
+        self, admin: Admin, documents: dict[Path, Document], confirmed: Callable[[State], bool], deadline: float
+    ) -> None:
+        """Write, and wait until Envoy has taken it over. Raises Unavailable if it refuses or takes too long."""
+        before = admin.state()
+        offset = process.log_size(self._folder)
+        for path, document in documents.items():
+            process.write(path, json.dumps(document))
+        while not confirmed(state := admin.state()):
+            if state.refused_since(before):
+                reason = process.last_line(process.log_since(self._folder, offset))
+                raise Unavailable(
+                    f"Envoy refuses the new routes: {reason}", remedy="see envoy.log; it keeps the old ones"
+                )
+            if time.monotonic() > deadline:
+                names = ", ".join(path.name for path in documents)
+                raise Unavailable(f"Envoy does not confirm {names} in time", remedy="apply again; see envoy.log")
+            time.sleep(_POLL_S)
+
+    def _write_missing(self) -> None:
+        """Envoy waits for its files before it listens; those of an earlier run are the better start."""
+        empty = RouteTable()
+        documents = {
+            config.rds_path(self._folder): config.rds(empty, self._settings),
+            config.cds_path(self._folder): config.cds((), self._folder),
+        }
+        for path, document in documents.items():
+            if not path.exists():
+                process.write(path, json.dumps(document))
+
+    def _wait_until_listening(self, run: Run, address: str) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        offset = process.log_size(self._folder)
+        while not (Admin(run.admin_port).live() and _accepts(address, self._settings.port)):
+            if run.process() is None or time.monotonic() > deadline:
+                reason = process.last_line(process.log_since(self._folder, offset)) or "it does not listen"
+                raise Unavailable(
+                    f"the gateway did not start: {reason}", remedy=f"see {process.log_path(self._folder)}"
+                )
+            time.sleep(_POLL_S)
+
+
+def _resolve(settings: GatewaySettings) -> str:
+    """The IP address of the host, IPv4 if it has one."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(
+            f"the gateway's host {settings.host!r} has no address: {error.strerror}", remedy="set gateway.host"
+        ) from error
+    return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
+
+
+def _check_free(address: str, settings: GatewaySettings) -> None:
+    """Envoy shares ports with other Envoys of the same user without a word, so this asks first."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, settings.port))
+            probe.listen()
+        except OSError as error:
+            raise Unavailable(
+                f"the gateway can't listen on {settings.host}:{settings.port}: {error.strerror}",
+                remedy="stop what uses the port, or set gateway.port (MODELYARD_GATEWAY__PORT)",
+            ) from error
+
+
+def _accepts(address: str, port: int) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - asked, not bound
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

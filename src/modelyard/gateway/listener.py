@@ -1,0 +1,125 @@
+"""The listener: what happens to a request before a route is chosen, and the shape of Envoy's own refusals. Pure.
+
+It is part of the bootstrap and never changes while Envoy runs: a changed listener would cut open streams.
+"""
+
+from __future__ import annotations
+
+from modelyard.gateway import replies
+from modelyard.gateway.replies import Document, Problem
+from modelyard.gateway.route_config import JSON_FILTER, JSON_TYPES, METADATA, NAME
+from modelyard.settings import GatewaySettings
+
+_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+_STREAM_IDLE = "900s"
+
+
+def listener(address: str, settings: GatewaySettings, rds_path: str) -> Document:
+    """The static listener on `address`, an IP address."""
+    return {
+        "name": NAME,
+        "address": {"socket_address": {"address": address, "port_value": settings.port}},
+        "filter_chains": [
+            {
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.http_connection_manager",
+                        "typed_config": _connection_manager(settings, rds_path),
+                    }
+                ]
+            }
+        ],
+    }
+
+
+def _connection_manager(settings: GatewaySettings, rds_path: str) -> Document:
+    kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    return {
+        "@type": kind,
+        "stat_prefix": NAME,
+        "server_name": NAME,
+        "use_remote_address": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        "stream_idle_timeout": _STREAM_IDLE,
+        "request_headers_timeout": "30s",
+        "rds": {
+            "route_config_name": NAME,
+            "config_source": {"resource_api_version": "V3", "path_config_source": {"path": rds_path}},
+        },
+        "http_filters": _http_filters(settings.body_limit),
+        "local_reply_config": {"mappers": _mappers(settings.body_limit)},
+    }
+
+
+def _http_filters(body_limit: int) -> list[Document]:
+    def note(key: str, value: str | None = None) -> Document:
+        pair = {"metadata_namespace": METADATA, "key": key}
+        return pair if value is None else {**pair, "value": value}
+
+    model_rule = {
+        "selectors": [{"key": "model"}],
+        "on_present": note("model"),
+        "on_missing": note("problem", "missing"),
+        "on_error": note("problem", "not_json"),
+    }
+    return [
+        {
+            "name": "envoy.filters.http.buffer",
+            "typed_config": {"@type": f"{_FILTERS}.buffer.v3.Buffer", "max_request_bytes": body_limit},
+        },
+        {
+            "name": JSON_FILTER,
+            "typed_config": {
+                "@type": f"{_FILTERS}.json_to_metadata.v3.JsonToMetadata",
+                "request_rules": {"rules": [model_rule], "allow_content_types_regex": {"regex": JSON_TYPES}},
+            },
+        },
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True},
+        },
+    ]
+
+
+def _mappers(body_limit: int) -> list[Document]:
+    """Envoy's own refusals, told apart by its response flags; the table's direct responses carry none."""
+    kinds = [
+        (_status(413), replies.too_large(body_limit)),
+        (_flags("UH", "NC"), replies.NO_REPLICA),
+        (_flags("UO"), replies.OVERLOADED),
+        (_flags("UT", "SI", "DT", "UMSDR"), replies.TIMED_OUT),
+        (_flags("UF", "UC", "UR", "LR", "URX", "UPE"), replies.REPLICA_FAILED),
+    ]
+    return [
+        mapper
+        for condition, problem in kinds
+        for mapper in (
+            _mapper({"and_filter": {"filters": [condition, _under_v2()]}}, problem, oip=True),
+            _mapper(condition, problem, oip=False),
+        )
+    ]
+
+
+def _mapper(condition: Document, problem: Problem, *, oip: bool) -> Document:
+    mapper: Document = {
+        "filter": condition,
+        "status_code": problem.status,
+        "body_format_override": problem.body(oip=oip),
+    }
+    if problem.status == 503:
+        mapper["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
+    return mapper
+
+
+def _status(code: int) -> Document:
+    comparison = {"op": "EQ", "value": {"default_value": code, "runtime_key": "modelyard.unset"}}
+    return {"status_code_filter": {"comparison": comparison}}
+
+
+def _flags(*flags: str) -> Document:
+    return {"response_flag_filter": {"flags": list(flags)}}
+
+
+def _under_v2() -> Document:
+    return {"header_filter": {"header": {"name": ":path", "string_match": {"prefix": "/v2"}}}}

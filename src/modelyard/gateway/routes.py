@@ -1,0 +1,115 @@
+"""The route table: which names lead to which deployed versions, with which weights.
+
+Pure values. Knows nothing of Envoy, of processes, or of why a version is deployed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from modelyard.errors import InvalidInput
+
+_UNSAFE = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """Where one replica listens: an IP address and a port. A draining one gets no new requests."""
+
+    host: str
+    port: int
+    draining: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            canonical = str(ipaddress.ip_address(self.host)) == self.host
+        except ValueError:
+            canonical = False
+        if not canonical:
+            raise InvalidInput(
+                f"endpoint {self.host}:{self.port}: {self.host!r} is not an IP address", remedy="resolve the name first"
+            )
+        if not 1 <= self.port <= 65535:
+            raise InvalidInput(f"endpoint {self.host}: {self.port} is not a port", remedy="use 1 to 65535")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One deployed version in one environment, with its replicas. `label` is `name:v1.0.0@sha256:…`."""
+
+    environment: str
+    model: str
+    label: str
+    endpoints: tuple[Endpoint, ...] = ()
+
+    @property
+    def cluster(self) -> str:
+        """A short unique name, safe as a file name and as a part of Envoy's statistics."""
+        identity = "\n".join((self.environment, self.model, self.label))
+        readable = _UNSAFE.sub("-", f"{self.environment}-{self.model}".lower()).strip("-")
+        return f"{readable[:48]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+    def widened(self, present: Iterable[Endpoint]) -> Backend:
+        """This backend without taking anything away yet: what is present stays, what takes requests goes on."""
+        merged = {endpoint.address: endpoint for endpoint in present}
+        for endpoint in self.endpoints:
+            before = merged.get(endpoint.address)
+            merged[endpoint.address] = before if before is not None and not before.draining else endpoint
+        return replace(self, endpoints=tuple(sorted(merged.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Names that mean the same thing, and the backends (by cluster name) that share their requests by weight."""
+
+    names: tuple[str, ...]
+    weights: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """All that the gateway forwards. Raises InvalidInput for a table that contradicts itself."""
+
+    backends: tuple[Backend, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    def __post_init__(self) -> None:
+        clusters = [backend.cluster for backend in self.backends]
+        names = [name for route in self.routes for name in route.names]
+        for what, values in (("backend", clusters), ("name", names)):
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise InvalidInput(f"the route table has the {what} {twice[0]!r} twice", remedy="give it once")
+        for backend in self.backends:
+            if len({endpoint.address for endpoint in backend.endpoints}) < len(backend.endpoints):
+                raise InvalidInput(f"backend {backend.label} has an endpoint twice", remedy="give each endpoint once")
+        for route in self.routes:
+            self._check(route)
+
+    def _check(self, route: Route) -> None:
+        who = f"the route of {', '.join(route.names) or 'no name'}"
+        known = {backend.cluster: backend for backend in self.backends}
+        unknown = [cluster for cluster, _ in route.weights if cluster not in known]
+        if not route.names:
+            raise InvalidInput("a route has no name", remedy="name it")
+        if unknown:
+            raise InvalidInput(f"{who} leads to {unknown[0]!r}, which is no backend", remedy="add the backend")
+        if any(weight < 0 for _, weight in route.weights) or not sum(weight for _, weight in route.weights):
+            raise InvalidInput(f"{who} has no usable weights", remedy="give weights of at least 0 and a sum above 0")
+        if len({known[cluster].model for cluster, _ in route.weights}) > 1:
+            raise InvalidInput(f"{who} mixes models", remedy="split only between versions of one model")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(name for route in self.routes for name in route.names))
+
+    def backend(self, cluster: str) -> Backend:
+        return next(backend for backend in self.backends if backend.cluster == cluster)
