@@ -1,0 +1,22 @@
+"""The places models are imported from. A new one is one file and one line in SOURCES."""
+
+from __future__ import annotations
+
+from modelyard.errors import InvalidInput
+from modelyard.importer.sources.local import LocalSource
+from modelyard.importer.sources.source import Fetched, Source
+
+__all__ = ["SOURCES", "Fetched", "Source", "source_of"]
+
+SOURCES: tuple[Source, ...] = (LocalSource(),)
+
+
+def source_of(address: str) -> Source:
+    """The place an address means. Raises InvalidInput, naming the places there are."""
+    for source in SOURCES:
+        if source.matches(address):
+            return source
+    raise InvalidInput(
+        f"can't import from {address!r}: no such kind of source",
+        remedy=f"give {' or '.join(source.example for source in SOURCES)}",
+    )
