@@ -14,7 +14,8 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 
-from modelyard.errors import InvalidInput, MissingExtra, ModelyardError
+from modelyard.engines.listening import bind
+from modelyard.errors import MissingExtra, ModelyardError
 from modelyard.serving.app import create_app
 from modelyard.serving.models import Models, Served, load, warm_up
 from modelyard.settings import ServingSettings
@@ -39,16 +40,6 @@ def run(models: Sequence[Served], *, host: str, port: int, settings: ServingSett
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises InvalidInput when the address can't be taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]
-        raise InvalidInput(f"can't listen on {host}:{port}: {reason}", remedy="choose another port") from error
 
 
 async def _serve(served: Sequence[Served], listener: socket.socket, settings: ServingSettings) -> None:

@@ -1,0 +1,123 @@
+"""One HTTP conversation with an engine: JSON out, JSON back, and everything that can go wrong as one of our errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from modelyard.errors import EngineError, InvalidInput, ModelyardError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_TIMEOUT_S = 5.0
+_ERRORS: dict[int, type[ModelyardError]] = {
+    400: InvalidInput,
+    404: NotFound,
+    413: InvalidInput,
+    422: InvalidInput,
+    429: Unavailable,
+    503: Unavailable,
+}
+
+
+class NotReachable(Unavailable):
+    """Nobody listens at the engine's address."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """The client of one engine; connections are kept between requests. `start` says how to have the engine running."""
+
+    engine: str
+    url: str
+    start: str
+    timeout_s: float
+
+    def post(self, path: str, document: dict[str, Any]) -> Any:
+        """The JSON answer. Raises NotReachable, Unavailable, NotFound, InvalidInput or EngineError."""
+        import httpx
+
+        try:
+            response = self._http.post(path, json=document)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"the request can't be written as JSON: {error}") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotReachable(f"no {self.engine} answers at {self.url}", remedy=self.start) from error
+        except httpx.UnsupportedProtocol as error:
+            raise InvalidInput(f"{self.url!r} is not an address: {error}", remedy="write it as http://…") from error
+        except httpx.TimeoutException as error:
+            raise Unavailable(
+                f"{self.engine} at {self.url} did not answer within {self.timeout_s:g} s",
+                remedy="try again, or raise engines.timeout_s",
+            ) from error
+        except httpx.HTTPError as error:
+            raise EngineError(f"{self.engine} at {self.url} cut the connection: {error}") from error
+        return self._answer(response)
+
+    def _answer(self, response: httpx.Response) -> Any:
+        if response.is_error:
+            kind = _ERRORS.get(response.status_code, EngineError)
+            raise kind(f"{self.engine} at {self.url} answered {response.status_code}: {message_of(response.text)}")
+        try:
+            return response.json()
+        except ValueError as error:
+            raise EngineError(f"{self.engine} at {self.url} gave an answer that is not JSON") from error
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        import httpx
+
+        try:
+            return httpx.Client(
+                base_url=self.url,
+                timeout=httpx.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
+                # Below what any engine keeps an idle connection for, so that none is used as it is being closed.
+                limits=httpx.Limits(keepalive_expiry=2),
+            )
+        except httpx.InvalidURL as error:
+            raise InvalidInput(f"{self.url!r} is not an address: {error}", remedy="write it as http://…") from error
+
+
+def post_openai(client: Client, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
+    """A request in OpenAI's shape to the endpoint that its keys call for."""
+    paths = {"messages": "/v1/chat/completions", "prompt": "/v1/completions", "input": "/v1/embeddings"}
+    return as_object(client.post(path_for(paths, request), {**request, "model": model_name}))
+
+
+def path_for(paths: dict[str, str], request: dict[str, Any]) -> str:
+    """The path of the first key that the request has. Raises InvalidInput, also for a request to stream."""
+    if request.get("stream"):
+        raise InvalidInput("predict gives whole answers", remedy="stream from /v1/chat/completions of the gateway")
+    for key, path in paths.items():
+        if key in request:
+            return path
+    raise InvalidInput(f"the request has none of the keys {', '.join(paths)}")
+
+
+def as_object(answer: Any) -> dict[str, Any]:
+    """A JSON object. Raises EngineError for anything else."""
+    if not isinstance(answer, dict):
+        raise EngineError(f"the engine answered with a {type(answer).__name__} where an object was expected")
+    return answer
+
+
+def quoted(model_name: str) -> str:
+    """A model's name as part of a path."""
+    return quote(model_name, safe="/:@")
+
+
+def message_of(text: str) -> str:
+    """An engine's own error in one line: OpenAI's, Ollama's, TorchServe's or FastAPI's shape, or plain text."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = text
+    for key in ("error", "message", "detail"):
+        if isinstance(found, dict) and key in found:
+            found = found[key]
+    line = " ".join((found if isinstance(found, str) else json.dumps(found)).split())
+    return line[:500] or "no reason given"
