@@ -80,7 +80,10 @@ class Settings(BaseSettings):
     store: str | None = None
     s3_endpoint_url: str | None = None
     cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "modelyard")
-    run: Path | None = None
+    state: Path = Field(
+        default_factory=lambda: Path.home() / ".local" / "state" / "modelyard",
+        description="what runs on this machine: records, logs, the gateway's files; a folder for each store",
+    )
     user: str = Field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
     gateway: GatewaySettings = GatewaySettings()
     serving: ServingSettings = ServingSettings()

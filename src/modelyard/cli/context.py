@@ -1,0 +1,77 @@
+"""What every command shares: the yard of this call, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from modelyard.store.transfer import Progress
+    from modelyard.yard import Yard
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.")]
+Reference = Annotated[str, typer.Argument(metavar="REF", help="name, name:v1.2.0 or name:tag.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
+
+
+class Session:
+    """One call of the command line."""
+
+    def __init__(self, store: str | None) -> None:
+        self._overrides: dict[str, Any] = {"store": store} if store else {}
+
+    @property
+    def yard(self) -> Yard:
+        from modelyard.settings import load_settings
+        from modelyard.yard import Yard
+
+        return Yard(load_settings(**self._overrides))
+
+
+def yard_of(context: typer.Context) -> Yard:
+    session: Session = context.obj
+    return session.yard
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Aligned columns, plain enough for grep and awk."""
+    cells = [[str(cell) if cell is not None else "-" for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def human_size(count: float) -> str:
+    """Bytes for people, in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+@contextmanager
+def transfer(label: str, total: int) -> Iterator[Progress]:
+    """A progress bar on a terminal, nothing otherwise. `total` in bytes."""
+    from modelyard.store.transfer import no_progress
+
+    if not sys.stderr.isatty():
+        yield no_progress
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.advance(task, count)

@@ -1,0 +1,143 @@
+"""Commands of deployment: stage, validate, promote, rollback, undeploy, status, logs, up."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from modelyard.cli.context import Json, Name, Reason, Reference, print_json, print_table, yard_of
+from modelyard.errors import InvalidInput, NotFound, ValidationFailed
+
+if TYPE_CHECKING:
+    from modelyard.deployment import Report, Suite
+
+SuiteFile = Annotated[Path | None, typer.Option("--suite", help="A validation suite (YAML); else the default one.")]
+Replicas = Annotated[int | None, typer.Option(min=1, max=64, help="How many replicas; by default as before.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rollout has ended.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (stage, validate, promote, rollback, undeploy, status, logs, up):
+        app.command()(command)
+
+
+def stage(context: typer.Context, ref: Reference, replicas: Replicas = None, wait: Wait = True) -> None:
+    """Deploy a version to staging."""
+    yard, (name, version) = yard_of(context), _exact(context, ref)
+    yard.deployments.deploy_to_staging(name, version, replicas=replicas, wait=wait)
+    print(f"{name}:{version} {'serves' if wait else 'is asked for'} in staging")
+
+
+def validate(context: typer.Context, ref: Reference, suite: SuiteFile = None, as_json: Json = False) -> None:
+    """Run a validation suite against the staged version and keep the evidence."""
+    name, version = _exact(context, ref)
+    report = yard_of(context).deployments.run_validation_tests(name, version, suite=_suite(suite))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print_report(report)
+    if not report:
+        raise ValidationFailed(f"{name}:{version} did not pass: {report.failures}", remedy="mend the model")
+
+
+def promote(
+    context: typer.Context,
+    ref: Reference,
+    suite: SuiteFile = None,
+    replicas: Replicas = None,
+    force: Annotated[bool, typer.Option("--force", help="Without evidence; needs --reason.")] = False,
+    reason: Reason = "",
+    wait: Wait = True,
+) -> None:
+    """Roll a validated version out to production, without downtime."""
+    yard, (name, version) = yard_of(context), _exact(context, ref)
+    yard.deployments.promote_to_production(
+        name, version, suite=_suite(suite), replicas=replicas, force=force, reason=reason, wait=wait
+    )
+    print(f"{name}:{version} {'serves' if wait else 'is asked for'} in production")
+
+
+def rollback(context: typer.Context, name: Name, reason: Reason = "", wait: Wait = True) -> None:
+    """Go back to the version that served production before."""
+    done = yard_of(context).deployments.rollback(name, reason=reason, wait=wait)
+    print(f"{name}:{done.target} {'serves' if wait else 'is asked for'} in production")
+
+
+def undeploy(
+    context: typer.Context,
+    name: Name,
+    environment: Annotated[Literal["staging", "production"], typer.Option("--from", help="Where to stop it.")],
+    reason: Reason = "",
+    wait: Wait = True,
+) -> None:
+    """Stop serving a model in an environment."""
+    yard_of(context).deployments.undeploy(name, environment, reason=reason, wait=wait)
+    print(f"{name} {'is not served' if wait else 'will not be served'} in {environment} any more")
+
+
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """What serves where, and what is under way."""
+    yard = yard_of(context)
+    rows = yard.deployments.status()
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    if not rows:
+        print(f"nothing is deployed from {yard.store.url} yet; `modelyard stage REF` begins")
+        return
+    print_table(
+        ("ENVIRONMENT", "MODEL", "SERVING", "TARGET", "READY", "OUTCOME", "REASON"),
+        [(r.environment, r.model, r.serving, r.target, f"{r.ready}/{r.wanted}", r.outcome, r.reason) for r in rows],
+    )
+
+
+def logs(
+    context: typer.Context,
+    name: Name,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many, of each replica.")] = 20,
+) -> None:
+    """The last lines of a model's replicas on this machine."""
+    found = yard_of(context).local_target.logs(name)
+    if not found:
+        raise NotFound(f"no replica of {name} ran on this machine", remedy="see `modelyard status`")
+    for path in found:
+        print(f"==> {path}")
+        print("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+
+
+def up(context: typer.Context) -> None:
+    """Run everything on this machine: the gateway, and the replicas that should serve. Ctrl-C ends it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    yard = yard_of(context)
+    controller = yard.controller()
+    print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}", flush=True)
+    controller.run()
+
+
+def _exact(context: typer.Context, ref: str) -> tuple[str, str]:
+    """The name and version a reference means now; a bare name is refused, since it could mean much."""
+    from modelyard.refs import ModelRef
+
+    parsed = ModelRef.parse(ref)
+    if not parsed.selector:
+        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {ref}:v1.0.0 or {ref}:latest")
+    version = yard_of(context).repository.resolve(parsed)
+    return version.name, str(version.version)
+
+
+def _suite(path: Path | None) -> Suite | None:
+    from modelyard.deployment import read_suite
+
+    return read_suite(path) if path else None
+
+
+def _print_report(report: Report) -> None:
+    print(f"{report.ref}\nsuite {report.suite} on {report.engine['engine']} ({report.engine['version']})")
+    for check in report.checks:
+        print(f"  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.detail}")

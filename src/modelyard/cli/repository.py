@@ -1,0 +1,255 @@
+"""Commands of the repository: init, register, import, ls, show, pull, tag, history, verify."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelyard.cli.context import (
+    Json,
+    Name,
+    Reason,
+    Reference,
+    human_size,
+    print_json,
+    print_table,
+    transfer,
+    yard_of,
+)
+from modelyard.errors import IntegrityError, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    pass
+
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag it; may be repeated. `staging` also stages it.")]
+Meta = Annotated[Path | None, typer.Option("--meta", help="A JSON file with metadata.")]
+Values = Annotated[list[str] | None, typer.Option("--set", help="key=value metadata; dots nest; may be repeated.")]
+TrustPickle = Annotated[
+    str | None, typer.Option("--trust-pickle", metavar="REASON", help="Take pickles, for a reason that is kept.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (init, register, ls, show, pull, tag, history, verify):
+        app.command()(command)
+    app.command("import")(import_)
+
+
+def init(
+    folder: Annotated[Path | None, typer.Argument(help="Where; by default .modelyard in the current folder.")] = None,
+) -> None:
+    """Make a store in a folder."""
+    from modelyard.settings import STORE_FOLDER
+    from modelyard.store import LocalDisk
+    from modelyard.store.probe import probe
+
+    store = LocalDisk(folder or Path(STORE_FOLDER))
+    probe(store)
+    print(f"the store is {store.url}")
+
+
+def register(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The model's file or folder.")],
+    ref: Annotated[str, typer.Argument(metavar="REF", help="name:v1.2.0")],
+    meta: Meta = None,
+    values: Values = None,
+    tags: Tags = None,
+    trust_pickle: TrustPickle = None,
+) -> None:
+    """Store a file or folder as a new version."""
+    from modelyard.refs import ModelRef
+    from modelyard.store.files import scan
+
+    parsed = ModelRef.parse(ref)
+    if parsed.version is None:
+        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {parsed.name}:v1.0.0")
+    metadata, yard = _metadata(meta, values), yard_of(context)
+    with transfer(f"register {ref}", sum(file.size for file in scan(path))) as progress:
+        version = yard.repository.register_model(
+            parsed.name,
+            str(parsed.version),
+            path,
+            metadata,
+            tags=tags or (),
+            trust_pickle=trust_pickle,
+            progress=progress,
+        )
+    print(f"registered {version.ref} ({len(version.files)} files, {human_size(version.size)})")
+
+
+def import_(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file or folder.")],
+    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="name or name:v1.2.0")] = None,
+    meta: Meta = None,
+    values: Values = None,
+    tags: Tags = None,
+    trust_pickle: TrustPickle = None,
+) -> None:
+    """Bring a model in: name, next version and description are found where not given."""
+    from modelyard.refs import ModelRef
+
+    parsed = ModelRef.parse(ref) if ref else None
+    if parsed and parsed.tag:
+        raise InvalidInput(f"{ref!r} names a tag, not a version", remedy="leave it out, or write name:v1.0.0")
+    version = yard_of(context).importer.import_model(
+        source,
+        parsed.name if parsed else None,
+        str(parsed.version) if parsed and parsed.version else None,
+        metadata=_metadata(meta, values),
+        tags=tags or (),
+        trust_pickle=trust_pickle,
+    )
+    what = ", ".join(str(part) for part in (version.model.format, version.model.task) if part) or "unknown format"
+    print(f"imported {version.ref} ({what}, {human_size(version.size)})")
+
+
+def ls(context: typer.Context, name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
+    """List the models, or a model's versions."""
+    yard = yard_of(context)
+    names = yard.repository.list_models(name)
+    if as_json:
+        print_json(names)
+        return
+    if not names:
+        print(f"{yard.store.url} holds no models yet; `modelyard register` adds one")
+    tags = yard.repository.tags(name) if name else {}
+    for each in names:
+        marks = ", ".join(sorted(tag for tag, version in tags.items() if version == each))
+        print(f"{each}  {marks}".rstrip())
+
+
+def show(context: typer.Context, ref: Reference, as_json: Json = False) -> None:
+    """Everything known of a version."""
+    version = yard_of(context).repository.resolve(ref)
+    if as_json:
+        print(version.to_json().decode())
+        return
+    print(version.ref)
+    described = {k: v for k, v in asdict(version.model).items() if v is not None}
+    facts = {"created": f"{version.created_at:%Y-%m-%d %H:%M:%S} by {version.created_by}", **described}
+    facts |= {f"metadata.{key}": json.dumps(value, ensure_ascii=False) for key, value in version.metadata.items()}
+    facts |= {f"lineage.{key}": value for key, value in version.lineage.items()}
+    if version.trusted_pickle:
+        facts["trusted pickle"] = version.trusted_pickle
+    for key, value in facts.items():
+        print(f"  {key}: {value}")
+    print_table(("FILE", "SIZE", "SHA256"), [(file.path, human_size(file.size), file.sha256) for file in version.files])
+
+
+def pull(
+    context: typer.Context,
+    ref: Reference,
+    destination: Annotated[Path | None, typer.Argument(metavar="[DEST]", help="A new or empty folder.")] = None,
+) -> None:
+    """Get a version's files, verified."""
+    repository = yard_of(context).repository
+    version = repository.resolve(ref)
+    with transfer(f"pull {version.name}:{version.version}", version.size) as progress:
+        folder = repository.pull(version, destination, progress=progress) if destination else None
+        folder = folder or repository.fetch(version, recheck=True, progress=progress)
+    print(folder)
+
+
+def tag(
+    context: typer.Context,
+    ref: Reference,
+    name: Annotated[str, typer.Argument(metavar="TAG")],
+    undo: Annotated[bool, typer.Option("--undo", help="Take the tag's last change back.")] = False,
+    reason: Reason = "",
+) -> None:
+    """Point a tag at a version."""
+    from modelyard.refs import ModelRef
+
+    repository, parsed = yard_of(context).repository, ModelRef.parse(ref)
+    if undo:
+        now = repository.undo_tag(parsed.name, name, reason=reason)
+        print(f"{parsed.name}:{name} is {now}" if now else f"{parsed.name} has no tag {name} any more")
+        return
+    if not parsed.selector:
+        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {ref}:v1.0.0")
+    version = repository.tag(parsed.name, name, parsed.selector, reason=reason)
+    print(f"{parsed.name}:{name} is {version.version}")
+
+
+def history(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Who changed what of a model, when and why: tags and deployments."""
+    repository = yard_of(context).repository
+    rows: list[dict[str, Any]] = [
+        {"at": c.at, "where": "tags", "by": c.by, "what": c.why} for c in repository.history(name)
+    ]
+    for environment in ("staging", "production"):
+        before = None
+        for entry, deployments in repository.environment(environment).history():
+            now = deployments.get(name)
+            if now != before:
+                rows.append({"at": entry.at, "where": environment, "by": entry.by, "what": entry.why})
+            before = now
+    rows.sort(key=lambda row: row["at"])
+    if as_json:
+        print_json(rows)
+        return
+    print_table(("AT", "WHERE", "BY", "WHAT"), [(r["at"][:19], r["where"], r["by"], r["what"]) for r in rows])
+
+
+def verify(
+    context: typer.Context, ref: Annotated[str | None, typer.Argument(metavar="[REF]")] = None, as_json: Json = False
+) -> None:
+    """Hash what is stored again: one version, or everything."""
+    repository = yard_of(context).repository
+    if ref:
+        versions = [repository.resolve(ref)]
+    else:
+        versions = [repository.resolve(f"{n}:{v}") for n in repository.list_models() for v in repository.versions(n)]
+    damaged = [damage for version in versions for damage in repository.verify(version)]
+    if as_json:
+        print_json([asdict(damage) for damage in damaged])
+    elif not damaged:
+        print(f"{len(versions)} versions are as registered")
+    if damaged:
+        first = damaged[0]
+        raise IntegrityError(
+            f"{len(damaged)} stored files are not as registered; the first: {first.path} of {first.ref} is {first.what}",
+            remedy="restore them from a backup, or register anew under another version",
+        )
+
+
+def _metadata(file: Path | None, values: list[str] | None) -> dict[str, Any]:
+    """`--meta` below `--set`; a value that is JSON is taken as such, any other as text."""
+    metadata: dict[str, Any] = _read_json_object(file) if file else {}
+    for value in values or ():
+        key, equals, text = value.partition("=")
+        if not equals or not all(key.split(".")):
+            raise InvalidInput(f"--set {value!r} is not key=value", remedy="write --set metrics.f1=0.9")
+        *parents, last = key.split(".")
+        inner = metadata
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise InvalidInput(f"--set {value!r}: {parent!r} holds a value already", remedy="use another key")
+        inner[last] = parse_value(text)
+    return metadata
+
+
+def parse_value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_json_object(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {file}", remedy="check the path") from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{file} can't be read as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{file} holds no JSON object", remedy="write {…}")
+    return found

@@ -1,0 +1,68 @@
+"""Commands that run and ask models: serve, predict, doctor."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from modelyard.cli.context import Reference, print_json, yard_of
+from modelyard.errors import EngineError, InvalidInput, NotFound
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (serve, predict, doctor):
+        app.command()(command)
+
+
+def serve(
+    context: typer.Context,
+    refs: Annotated[list[str], typer.Argument(metavar="REF…", help="name, name:v1.2.0 or name:tag.")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # noqa: ARG001 - seen in the process list
+) -> None:
+    """Serve models in this process, with the engine their format needs, until SIGTERM."""
+    raise typer.Exit(yard_of(context).serve(refs, host=host, port=port))
+
+
+def predict(
+    context: typer.Context,
+    ref: Reference,
+    text: Annotated[str | None, typer.Option(help="A prompt, or a text to embed.")] = None,
+    as_json: Annotated[str | None, typer.Option("--json", help="The request's body.", metavar="BODY")] = None,
+) -> None:
+    """Ask a deployed model through the gateway."""
+    from modelyard.deployment.client import ModelClient, message
+
+    yard = yard_of(context)
+    if (text is None) == (as_json is None):
+        raise InvalidInput("give either --text or --json", remedy="see `modelyard predict --help`")
+    if as_json is not None:
+        try:
+            request = json.loads(as_json)
+        except ValueError as error:
+            raise InvalidInput(f"--json is not JSON: {error}") from error
+        if not isinstance(request, dict):
+            raise InvalidInput("--json holds no JSON object", remedy="write {…}")
+    elif yard.repository.resolve(ref).model.task == "text-generation":
+        request = {"messages": [{"role": "user", "content": text}]}
+    else:
+        request = {"input": text}
+    answer = ModelClient(yard.settings.gateway.url, ref).ask(request)
+    if answer.status == 404:
+        raise NotFound(f"the gateway at {yard.settings.gateway.url} said {message(answer)}")
+    if answer.status != 200:
+        raise EngineError(f"{ref} answered {message(answer)}")
+    print_json(answer.body)
+
+
+def doctor(context: typer.Context) -> None:
+    """Look at what modelyard needs on this machine, and say what is missing."""
+    from modelyard.doctor import examine
+
+    findings = examine(yard_of(context))
+    for finding in findings:
+        print(f"{'ok      ' if finding.good else 'MISSING '} {finding.what}: {finding.detail}")
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)

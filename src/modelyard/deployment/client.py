@@ -1,0 +1,69 @@
+"""Asking a deployed model through the gateway, as its callers do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from modelyard.errors import Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`label` is the `x-modelyard-model` header; `seconds` from sending to the whole answer."""
+
+    status: int
+    body: Any
+    label: str
+    seconds: float
+
+
+class ModelClient:
+    """One deployed model, by one of its names at the gateway (`name:staging`, `name:v1.2.0`, …)."""
+
+    def __init__(self, gateway_url: str, model: str, *, timeout_s: float = 60) -> None:
+        self._http = httpx.Client(base_url=gateway_url, timeout=timeout_s)
+        self.model = model
+
+    def signature(self) -> Answer:
+        """The model's inputs and outputs (Open Inference Protocol v2 metadata)."""
+        return self._ask("GET", self._path())
+
+    def ask(self, request: dict[str, Any]) -> Answer:
+        """Send a request to the address that fits its shape: messages, prompt, input (OpenAI) or inputs (OIP v2)."""
+        if "messages" in request:
+            return self._ask("POST", "/v1/chat/completions", request | {"model": self.model})
+        if "prompt" in request:
+            return self._ask("POST", "/v1/completions", request | {"model": self.model})
+        if "input" in request:
+            return self._ask("POST", "/v1/embeddings", request | {"model": self.model})
+        return self._ask("POST", f"{self._path()}/infer", request)
+
+    def _path(self) -> str:
+        return f"/v2/models/{quote(self.model)}"
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        began = time.perf_counter()
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"the gateway at {self._http.base_url} does not answer: {error}", remedy="start `modelyard up`"
+            ) from error
+        seconds = time.perf_counter() - began
+        try:
+            document = response.json()
+        except ValueError:
+            document = {"error": response.text[:200]}
+        return Answer(response.status_code, document, response.headers.get("x-modelyard-model", ""), seconds)
+
+
+def message(answer: Answer) -> str:
+    """The error an answer carries, in either protocol's shape."""
+    error = answer.body.get("error", answer.body) if isinstance(answer.body, dict) else answer.body
+    text = error.get("message", error) if isinstance(error, dict) else error
+    return f"{answer.status}: {text}"

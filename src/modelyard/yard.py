@@ -1,0 +1,179 @@
+"""The yard: opens the settings and builds every part out of the others. The one place where parts meet."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelyard.configuration import ConfigurationManager
+from modelyard.errors import InvalidInput, NotFound
+from modelyard.refs import ModelRef
+from modelyard.repository import Inspection, ModelRepository
+from modelyard.settings import STORE_FOLDER, Settings, load_settings
+from modelyard.store import Cache, Store, open_store
+
+if TYPE_CHECKING:
+    from modelyard.deployment import DeploymentManager, LocalStatus
+    from modelyard.deployment.controller import Controller
+    from modelyard.deployment.targets.local import Launch, LocalTarget
+    from modelyard.engines import Engine
+    from modelyard.importer import ModelImporter
+
+
+class Yard:
+    """Everything one process works with. Parts are built when they are first asked for."""
+
+    def __init__(self, settings: Settings, store: Store | None = None) -> None:
+        self.settings = settings
+        self._store = store
+
+    @classmethod
+    def default(cls) -> Yard:
+        """The yard of the current folder's settings."""
+        return cls(load_settings())
+
+    @cached_property
+    def store(self) -> Store:
+        """The store of the settings, else the nearest `.modelyard` upward, else the one in the home folder.
+
+        Raises NotFound when there is none.
+        """
+        return self._store or open_store(self.settings.store or str(_nearest_store(Path.cwd())))
+
+    @cached_property
+    def cache(self) -> Cache:
+        return Cache(self.settings.cache)
+
+    @cached_property
+    def repository(self) -> ModelRepository:
+        return ModelRepository(self.store, cache=self.cache, inspect=self.inspect, user=self.settings.user)
+
+    @cached_property
+    def configuration(self) -> ConfigurationManager:
+        return ConfigurationManager(self.store, user=self.settings.user)
+
+    @cached_property
+    def importer(self) -> ModelImporter:
+        from modelyard.importer import ModelImporter
+
+        return ModelImporter(self.repository)
+
+    @cached_property
+    def deployments(self) -> DeploymentManager:
+        from modelyard.deployment import DeploymentManager
+
+        return DeploymentManager(self.repository, settings=self.settings, local=self.local_status(self.store))
+
+    @staticmethod
+    def inspect(folder: Path) -> Inspection:
+        """What the importer's inspectors say about a folder."""
+        from modelyard.importer.inspect import inspect
+
+        return inspect(folder)
+
+    def inference_parts(self) -> tuple[dict[str, Engine], str, object]:
+        """What an InferenceGateway needs: the engines by name, the environment, and how a model's task is found."""
+        from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, VLLMServer
+
+        own, engines = self.settings.gateway.url, self.settings.engines
+        timeout = engines.timeout_s
+        servers: dict[str, Engine] = {
+            "vllm": VLLMServer(engines.vllm_url, timeout_s=timeout),
+            "ollama": OllamaServer(engines.ollama_url, timeout_s=timeout),
+            "llamacpp": LlamaCppServer(engines.llamacpp_url or own, timeout_s=timeout),
+            "pytorch": PyTorchServer(engines.pytorch_url or own, timeout_s=timeout),
+        }
+        return servers, self.settings.env, self._task
+
+    def run_folder(self, store: Store) -> Path:
+        """Where this machine keeps what runs for a store: records, logs, the gateway's files."""
+        return self.settings.state.expanduser().resolve() / hashlib.sha256(store.url.encode()).hexdigest()[:12]
+
+    def local_status(self, store: Store) -> LocalStatus:
+        """What this machine can tell about the deployments of a store."""
+        from modelyard.deployment import LocalStatus
+        from modelyard.deployment.controller import running
+
+        folder = self.run_folder(store)
+        return LocalStatus(lambda: running(folder), self._local_target(folder).peek)
+
+    @property
+    def local_target(self) -> LocalTarget:
+        """The replicas of this machine."""
+        return self._local_target(self.run_folder(self.store))
+
+    def controller(self) -> Controller:
+        """What `modelyard up` runs."""
+        from modelyard.deployment.controller import Controller
+        from modelyard.deployment.plan import Limits
+        from modelyard.deployment.reconciler import Reconciler
+        from modelyard.gateway import Gateway
+
+        folder, serving = self.run_folder(self.store), self.settings.serving
+        target, gateway = self._local_target(folder), Gateway(folder / "gateway", self.settings.gateway)
+        reconciler = Reconciler(
+            environments=[self.repository.environment(name) for name in ("production", "staging")],
+            target=target,
+            router=gateway,
+            limits=Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s),
+            user=self.settings.user,
+        )
+        return Controller(folder, reconciler, target, gateway)
+
+    def serve(self, refs: Sequence[str], *, host: str, port: int) -> int:
+        """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code."""
+        from modelyard.engines import engine_for, llamacpp
+
+        versions = [self.repository.resolve(ref) for ref in refs]
+        engines = {engine_for(version.model) for version in versions}
+        if len(engines) > 1 or (engines == {"llamacpp"} and len(versions) > 1):
+            raise InvalidInput(
+                "these models need processes of their own", remedy="serve language models one by one, apart from others"
+            )
+        folders = [self.repository.fetch(version, recheck=True) for version in versions]
+        if engines == {"llamacpp"}:
+            name = versions[0].name
+            return llamacpp.run(folders[0], model_name=name, host=host, port=port, settings=self.settings.serving)
+        from modelyard.serving.models import Served
+        from modelyard.serving.server import run
+
+        served = [Served(version, folder) for version, folder in zip(versions, folders, strict=True)]
+        return run(served, host=host, port=port, settings=self.settings.serving)
+
+    def _local_target(self, folder: Path) -> LocalTarget:
+        from modelyard.deployment.targets.local import LocalTarget
+
+        environ = os.environ | {
+            "MODELYARD_STORE": self.store.url,
+            "MODELYARD_CACHE": str(self.settings.cache),
+            "MODELYARD_SERVING__DRAIN_TIMEOUT_S": str(self.settings.serving.drain_timeout_s),
+        }
+        drain_s = self.settings.serving.drain_timeout_s
+        return LocalTarget(folder, self._launch, environ=environ, drain_timeout_s=drain_s)
+
+    def _launch(self, ref: ModelRef, replica: str, port: int) -> Launch:
+        from modelyard.deployment.targets.local import Launch
+        from modelyard.engines import ENGINES, engine_for
+
+        engine = ENGINES[engine_for(self.repository.resolve(ref).model)]
+        argv = [sys.executable, "-m", "modelyard", "serve", str(ref)]
+        return Launch([*argv, "--host", "127.0.0.1", "--port", str(port), "--replica-id", replica], engine.ready_path)
+
+    def _task(self, model: str) -> str | None:
+        return self.repository.resolve(model).model.task
+
+
+def _nearest_store(folder: Path) -> Path:
+    found = next((p / STORE_FOLDER for p in (folder, *folder.parents) if (p / STORE_FOLDER).is_dir()), None)
+    home = Path.home() / STORE_FOLDER
+    if found is None and not home.is_dir():
+        raise NotFound(
+            f"there is no store: no {STORE_FOLDER} in {folder} or above it, nor in the home folder",
+            remedy="make one with `modelyard init`, or name one with --store or MODELYARD_STORE",
+        )
+    return found or home
