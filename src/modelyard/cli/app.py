@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-import click
 import typer
 
 import modelyard
@@ -48,10 +47,13 @@ def run(arguments: Sequence[str]) -> int:
     command = typer.main.get_command(app)
     try:
         result = command.main(_store_first(arguments), prog_name="modelyard", standalone_mode=False)
-    except click.ClickException as error:
-        _complain(f"{error.format_message()}; see `{_path(error)} --help`")
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:  # wrong usage
+        context: typer.Context | None = getattr(error, "ctx", None)
+        command_path = context.command_path if context else "modelyard"
+        what: str = getattr(error, "format_message", error.__str__)()
+        _complain(f"{what.rstrip('.')}; see `{command_path} --help`")
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except ModelyardError as error:
         _complain(str(error))
@@ -61,21 +63,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def _store_first(arguments: Sequence[str]) -> list[str]:
     """`--store URL` may stand anywhere on the line."""
-    before, after = list(arguments), []
-    for index, argument in enumerate(before):
+    line = list(arguments)
+    for index, argument in enumerate(line):
         if argument == "--":
             break
-        if argument == "--store" and index + 1 < len(before):
-            after = [argument, before[index + 1]]
-            return [*after, *before[:index], *before[index + 2 :]]
-        if argument.startswith("--store="):
-            return [argument, *before[:index], *before[index + 1 :]]
-    return before
-
-
-def _path(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context else "modelyard"
+        if argument == "--store" or argument.startswith("--store="):
+            end = index + 1 if "=" in argument else index + 2
+            return [*line[index:end], *line[:index], *line[end:]]
+    return line
 
 
 def _complain(message: str) -> None:

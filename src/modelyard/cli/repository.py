@@ -214,7 +214,7 @@ def verify(
     if damaged:
         first = damaged[0]
         raise IntegrityError(
-            f"{len(damaged)} stored files are not as registered; the first: {first.path} of {first.ref} is {first.what}",
+            f"{len(damaged)} stored files are not as registered: {first.path} of {first.ref} is {first.what}",
             remedy="restore them from a backup, or register anew under another version",
         )
 
