@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from modelyard.errors import Unavailable
-from modelyard.gateway import config, process
+from modelyard.gateway import config, process, watches
 from modelyard.gateway.admin import Admin, State
 from modelyard.gateway.process import Run
 from modelyard.gateway.replies import Document
@@ -24,6 +24,7 @@ from modelyard.settings import GatewaySettings
 _START_TIMEOUT_S = 20.0
 _DRAIN_S = 30.0
 _POLL_S = 0.01
+_OWN_WATCHES = 8  # for routes, clusters and Envoy itself, with room to spare
 
 
 class Gateway:
@@ -51,6 +52,7 @@ class Gateway:
             _check_free(address, self._settings)
             process.write(path, bootstrap)  # only while none runs: the file says what the running one was started with
             self._write_missing()
+            watches.require(_OWN_WATCHES + len(list((self._folder / "eds").glob("*.json"))))
             run = process.spawn(self._folder, self._settings.workers, timeout_s=_START_TIMEOUT_S)
         self._wait_until_listening(run, address)
 
@@ -127,6 +129,7 @@ class Gateway:
             return same and state.clusters_version == clusters["version_info"]
 
         if documents:
+            watches.require(len(wanted.keys() - state.endpoints.keys()))
             self._put(admin, documents, confirmed, deadline)
 
     def _put_routes(self, admin: Admin, routes: Document, deadline: float) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,23 @@ from modelyard.gateway.config import bootstrap_path
 
 _CLOCK_SLACK_S = 2.0  # boot time, which a process' start is counted from, is rounded differently from time to time
 _KILL_AFTER_S = 5.0
+
+# Envoy asks the kernel for a SIGTERM when the thread that started it ends. So a short-lived process starts it, and what
+# becomes Envoy waits until that one is gone and nobody is left whose end could reach it.
+_LAUNCHER = """
+import os, sys, time
+launcher, child = os.getpid(), os.fork()
+if child:
+    print(child, flush=True)
+    os._exit(0)
+os.setsid()
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+os.dup2(log, 1)
+os.dup2(log, 2)
+while os.getppid() == launcher:
+    time.sleep(0.001)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,44 +54,32 @@ class Run:
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.create_time) < _CLOCK_SLACK_S
-            if same and process.status() != psutil.STATUS_ZOMBIE:
-                return process
-            if same:
-                process.wait(0)  # ours, dead: let the system forget it
-        except (psutil.Error, OSError):
-            pass
-        return None
+        except psutil.NoSuchProcess:
+            return None
+        return process if same and not _ended(process) else None
 
 
 def spawn(folder: Path, workers: int, *, timeout_s: float) -> Run:
     """Start Envoy on the folder's bootstrap; returns when its admin interface has an address. Raises Unavailable."""
-    address_file = _address_path(folder)
-    address_file.unlink(missing_ok=True)
+    _address_path(folder).unlink(missing_ok=True)
     offset = log_size(folder)
-    log = os.open(log_path(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        # posix_spawn rather than subprocess: nobody here waits for this child.
-        pid = os.posix_spawn(
-            _binary(),
-            [_binary(), *_arguments(folder, workers)],
-            os.environ,
-            setsid=True,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, log, 1),
-                (os.POSIX_SPAWN_DUP2, log, 2),
-            ],
-        )
-    finally:
-        os.close(log)
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        _LAUNCHER,
+        str(log_path(folder)),
+        _binary(),
+        *_arguments(folder, workers),
+    ]
+    pid = int(subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout)
     process = psutil.Process(pid)
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and process.status() != psutil.STATUS_ZOMBIE:
+    while time.monotonic() < deadline and not _ended(process):
         port = _admin_port(folder)
         if port is not None:
-            run = Run(pid, process.create_time(), port)
-            write(record_path(folder), json.dumps(asdict(run)))
-            return run
+            return _record(folder, process, port)
         time.sleep(0.01)
     end(process)
     reason = last_line(log_since(folder, offset)) or "it said nothing"
@@ -101,21 +107,20 @@ def find(folder: Path) -> Run | None:
         if port is None:  # started a moment ago by a process that is gone: not ready for anything yet
             end(process)
             return None
-        run = Run(process.pid, process.create_time(), port)
-        write(record_path(folder), json.dumps(asdict(run)))
-        return run
+        return _record(folder, process, port)
     return None
 
 
 def end(process: psutil.Process) -> None:
     """SIGTERM, and SIGKILL if that does not help."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_KILL_AFTER_S)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(_KILL_AFTER_S)
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal_number)
+        deadline = time.monotonic() + _KILL_AFTER_S
+        while time.monotonic() < deadline:
+            if _ended(process):
+                return
+            time.sleep(0.005)
 
 
 def write(path: Path, text: str) -> None:
@@ -149,6 +154,20 @@ def last_line(text: str) -> str:
     return next((line for line in reversed(lines) if line), "")[:500]
 
 
+def _ended(process: psutil.Process) -> bool:
+    """A zombie has ended, too: in a container nobody may collect it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _record(folder: Path, process: psutil.Process, port: int) -> Run:
+    run = Run(process.pid, process.create_time(), port)
+    write(record_path(folder), json.dumps(asdict(run)))
+    return run
+
+
 def _arguments(folder: Path, workers: int) -> list[str]:
     return [
         *("--config-path", str(bootstrap_path(folder))),
@@ -156,6 +175,7 @@ def _arguments(folder: Path, workers: int) -> list[str]:
         *("--concurrency", str(workers)),
         *("--log-level", "warning"),
         "--use-dynamic-base-id",
+        "--reject-unknown-dynamic-fields",
     ]
 
 

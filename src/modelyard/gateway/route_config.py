@@ -129,7 +129,7 @@ def _specific_first(routes: tuple[Route, ...]) -> list[Route]:
 def _path_match(names: tuple[str, ...]) -> Document:
     """/v2/models/<name> and what is below; ':' and '/' in a name may come percent-encoded."""
     spellings = (re.escape(name).replace(":", "(?::|%3[Aa])").replace("/", "(?:/|%2[Ff])") for name in sorted(names))
-    return {"safe_regex": {"regex": rf"/v2/models/(?:{'|'.join(spellings)})(/.*)?"}}
+    return {"safe_regex": {"regex": rf"^/v2/models/(?:{'|'.join(spellings)})(/.*)?$"}}
 
 
 def _body_match(value: Document, *, key: str = "model") -> Document:
