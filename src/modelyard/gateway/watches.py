@@ -19,11 +19,10 @@ def require(count: int) -> None:
     """Raises Unavailable, with the setting to raise, unless `count` more watches can be had."""
     if sys.platform != "linux" or count <= 0:
         return
-    inotify_init1 = ctypes.CDLL(None).inotify_init1
     taken: list[int] = []
     try:
         while len(taken) < count:
-            descriptor = inotify_init1(os.O_CLOEXEC)
+            descriptor = _watch()
             if descriptor < 0:
                 raise Unavailable(
                     f"the gateway needs {count} more file watches and the system gives {len(taken)}",
@@ -33,3 +32,8 @@ def require(count: int) -> None:
     finally:
         for descriptor in taken:
             os.close(descriptor)
+
+
+def _watch() -> int:
+    """A new inotify instance's file descriptor, or -1."""
+    return int(ctypes.CDLL(None).inotify_init1(os.O_CLOEXEC))

@@ -1,0 +1,60 @@
+"""Envoy's documents as values; what Envoy makes of them is tested in test_requests.py."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from modelyard.gateway import Endpoint, Route, RouteTable, config, replies
+from modelyard.settings import GatewaySettings
+
+from .upstreams import backend
+
+SETTINGS = GatewaySettings()
+DIGIT = backend("digit", Endpoint("127.0.0.1", 9001), Endpoint("127.0.0.1", 9002, draining=True))
+
+
+def table(*names: str) -> RouteTable:
+    return RouteTable((DIGIT,), (Route(names, ((DIGIT.cluster, 1),)),))
+
+
+def test_versions_follow_the_content() -> None:
+    assert config.rds(table("a"), SETTINGS) == config.rds(table("a"), SETTINGS)
+    versions = {config.rds(table(name), SETTINGS)["version_info"] for name in ("a", "b")}
+    assert len(versions) == 2
+
+
+def test_routes_do_not_depend_on_replicas() -> None:
+    other = RouteTable((backend("digit"),), table("a").routes)
+    assert config.rds(other, SETTINGS) == config.rds(table("a"), SETTINGS)
+
+
+def test_the_bootstrap_changes_with_each_setting(tmp_path: Path) -> None:
+    changes = [{}, {"port": 7171}, {"workers": 3}, {"body_limit": 4096}]
+    made = [str(config.bootstrap(tmp_path, "127.0.0.1", SETTINGS.model_copy(update=change))) for change in changes]
+    assert len({*made, str(config.bootstrap(tmp_path, "::1", SETTINGS))}) == 5
+
+
+def test_clusters_do_not_depend_on_order(tmp_path: Path) -> None:
+    assert config.cds(["b", "a"], tmp_path) == config.cds(["a", "b"], tmp_path)
+
+
+def test_draining_replicas_are_told_apart() -> None:
+    (assignment,) = config.eds(DIGIT)["resources"]
+    hosts = assignment["endpoints"][0]["lb_endpoints"]
+    assert [host["health_status"] for host in hosts] == ["HEALTHY", "DRAINING"]
+
+
+def test_longer_names_come_first_so_that_a_namespace_is_not_taken_for_a_model() -> None:
+    routes = (Route(("ns",), ((DIGIT.cluster, 1),)), Route(("ns/digit",), ((DIGIT.cluster, 1),)))
+    (rds,) = config.rds(RouteTable((DIGIT,), routes), SETTINGS)["resources"]
+    matches = [route["match"].get("safe_regex", {}).get("regex") for route in rds["virtual_hosts"][0]["routes"]]
+    asked = "/v2/models/ns/digit/infer"
+    assert next(m for m in matches if m and re.fullmatch(m, asked)).count("digit") == 1
+
+
+def test_the_list_of_what_is_served_is_bounded() -> None:
+    names = [f"m{n:02}" for n in range(25)]
+    assert replies.served([]) == "nothing is served yet"
+    assert replies.served(names[:20]).endswith("m18, m19")
+    assert replies.served(names).endswith("m18, m19 and 5 more")

@@ -1,0 +1,261 @@
+"""The Envoy process and its files: started, adopted, refused, stopped, and picked up after its owner was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from modelyard.errors import Unavailable
+from modelyard.gateway import Gateway, Route, RouteTable, config, process, watches
+from modelyard.settings import GatewaySettings
+
+from .upstreams import Client, Upstream, backend, wait_for
+
+Start = Callable[[str], Upstream]
+
+
+def pid(folder: Path) -> int:
+    run = process.recorded(folder)
+    assert run is not None
+    return run.pid
+
+
+def table(model: str, server: Upstream) -> RouteTable:
+    one = backend(model, server.endpoint())
+    return RouteTable((one,), (Route((model,), ((one.cluster, 1),)),))
+
+
+def test_starting_twice_is_starting_once(gateway: Gateway, tmp_path: Path) -> None:
+    before = pid(tmp_path / "gateway")
+    gateway.start()
+    assert pid(tmp_path / "gateway") == before
+    assert gateway.alive()
+
+
+def test_a_dead_one_is_started_again_with_its_routes(
+    gateway: Gateway, client: Client, upstream: Start, tmp_path: Path, settings: GatewaySettings
+) -> None:
+    server = upstream("one")
+    gateway.apply(table("digit", server))
+    os.kill(pid(tmp_path / "gateway"), signal.SIGKILL)
+    wait_for(lambda: not gateway.alive())
+    with pytest.raises(Unavailable, match="does not run"):
+        gateway.apply(table("digit", server))
+    gateway.start()
+    with Client(settings.port) as fresh:
+        assert fresh.post("digit").status == 200
+
+
+def test_other_settings_take_effect(
+    gateway: Gateway, upstream: Start, tmp_path: Path, settings: GatewaySettings
+) -> None:
+    before = pid(tmp_path / "gateway")
+    changed = Gateway(tmp_path / "gateway", settings.model_copy(update={"body_limit": 2048}))
+    changed.start()
+    changed.apply(table("digit", upstream("one")))
+    assert pid(tmp_path / "gateway") != before
+    with Client(settings.port) as client:
+        assert client.post("digit", x="a" * 3000).status == 413
+
+
+def test_a_port_in_use_is_named_with_a_remedy(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Unavailable, match=rf"127\.0\.0\.1:{port}: Address already in use; .*gateway\.port"):
+            Gateway(tmp_path, GatewaySettings(port=port)).start()
+    assert process.find(tmp_path) is None
+
+
+def test_another_gateway_on_the_port_is_not_joined(gateway: Gateway, tmp_path: Path, settings: GatewaySettings) -> None:
+    with pytest.raises(Unavailable, match="already in use"):
+        Gateway(tmp_path / "second", settings).start()
+
+
+def test_a_host_without_an_address_is_named(tmp_path: Path, settings: GatewaySettings) -> None:
+    nowhere = settings.model_copy(update={"host": "nowhere.invalid"})
+    with pytest.raises(Unavailable, match=r"'nowhere\.invalid' has no address"):
+        Gateway(tmp_path, nowhere).start()
+
+
+def test_an_equal_table_writes_nothing(
+    gateway: Gateway, upstream: Start, tmp_path: Path, settings: GatewaySettings
+) -> None:
+    server = upstream("one")
+    gateway.apply(table("digit", server))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "gateway").rglob("*.json")}
+    gateway.apply(table("digit", server))
+    other_owner = Gateway(tmp_path / "gateway", settings)
+    other_owner.start()
+    other_owner.apply(table("digit", server))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "gateway").rglob("*.json")} == before
+
+
+def test_what_is_not_used_any_more_is_removed(gateway: Gateway, upstream: Start, tmp_path: Path) -> None:
+    server = upstream("one")
+    for model in ("a", "b"):
+        gateway.apply(table(model, server))
+        files = [path.stem for path in (tmp_path / "gateway" / "eds").iterdir()]
+        assert files == [backend(model).cluster]
+        assert gateway.in_flight().keys() == {(backend(model).cluster, "127.0.0.1", server.port)}
+
+
+@pytest.mark.parametrize("document", ["rds", "cds", "eds"])
+def test_a_refusal_is_told_in_one_line_and_changes_nothing(
+    gateway: Gateway, client: Client, upstream: Start, monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    server = upstream("one")
+    gateway.apply(table("a", server))
+    right: Callable[..., dict[str, Any]] = getattr(config, document)
+
+    def broken(*arguments: Any) -> dict[str, Any]:
+        made = right(*arguments)
+        return {**made, "version_info": "x", "resources": [{**one, "no_such_field": 1} for one in made["resources"]]}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(config, document, broken)
+        with pytest.raises(Unavailable, match="no_such_field") as refusal:
+            gateway.apply(table("b", server))
+        assert "\n" not in str(refusal.value)
+        assert client.post("a").status == 200
+    gateway.apply(table("b", server))
+    assert client.post("b").status == 200
+
+
+def test_more_versions_than_the_system_can_watch_are_refused_before_envoy_aborts(
+    gateway: Gateway, upstream: Start, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.apply(table("digit", upstream("one")))
+    watches.require(1)
+    left = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(watches, "_watch", lambda: left.pop() if left else -1)
+    with pytest.raises(Unavailable, match=r"needs 4 more .* gives 3; .*sysctl fs\.inotify\.max_user_instances"):
+        gateway.apply(RouteTable(tuple(backend(f"model-{n}") for n in range(4))))
+    assert client.post("digit").status == 200
+
+
+def test_stopping_lets_running_requests_finish(
+    gateway: Gateway, upstream: Start, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    server = upstream("one")
+    gateway.apply(table("digit", server))
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with Client(settings.port) as client:
+            statuses.append(client.post("digit", hold=True).status)
+
+    asking, stopping = threading.Thread(target=ask), threading.Thread(target=gateway.stop)
+    asking.start()
+    wait_for(lambda: server.seen)
+    envoy = psutil.Process(pid(tmp_path / "gateway"))
+    stopping.start()
+    with pytest.raises(psutil.TimeoutExpired):
+        envoy.wait(0.3)  # it waits for the request
+    server.release.set()
+    asking.join(20)
+    stopping.join(20)
+    assert statuses == [200]
+    assert not gateway.alive()
+    gateway.stop()  # nothing to do
+
+
+def test_stopping_does_not_wait_for_ever(gateway: Gateway, upstream: Start, settings: GatewaySettings) -> None:
+    server = upstream("one")
+    gateway.apply(table("digit", server))
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        with Client(settings.port) as client:
+            try:
+                client.post("digit", hold=True)
+            except OSError as error:
+                failures.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_for(lambda: server.seen)
+    gateway.stop(drain_s=0.1)
+    asking.join(20)
+    assert failures
+    assert not gateway.alive()
+
+
+OWNER = """
+import os, signal, sys
+from pathlib import Path
+from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable, process
+from modelyard.settings import GatewaySettings
+
+folder, settings = Path(sys.argv[1]), GatewaySettings.model_validate_json(sys.argv[2])
+upstream, moment = map(int, sys.argv[3:])
+
+def dying(work):
+    def step(*arguments):
+        global moment
+        moment -= 1
+        if moment < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(*arguments)
+    return step
+
+process.write, process._admin_port = dying(process.write), dying(process._admin_port)
+gateway = Gateway(folder, settings)
+gateway.start()
+for model in ("a", "b"):
+    one = Backend("production", model, f"{model}:v1.0.0@sha256:00", (Endpoint("127.0.0.1", upstream),))
+    gateway.apply(RouteTable((one,), (Route((model,), ((one.cluster, 1),)),)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2, 3, 4, *range(30, 43, 2)])
+def test_an_owner_killed_at_any_moment_leaves_what_the_next_one_can_use(
+    tmp_path: Path, upstream: Start, settings: GatewaySettings, moment: int
+) -> None:
+    """Moments are writes and looks for the address of the admin interface, of which there are a few dozen."""
+    server = upstream("one")
+    arguments = [str(tmp_path), settings.model_dump_json(), str(server.port), str(moment)]
+    owner = subprocess.run([sys.executable, "-c", OWNER, *arguments], check=False, timeout=60)
+    assert owner.returncode == -signal.SIGKILL
+    gateway = Gateway(tmp_path, settings)
+    gateway.start()
+    try:
+        gateway.apply(table("c", server))
+        with Client(settings.port) as client:
+            assert client.post("c").status == 200
+            assert [model["id"] for model in client.ask("GET", "/v1/models").json()["data"]] == ["c"]
+    finally:
+        gateway.stop(drain_s=0)
+    assert not [
+        p for p in psutil.process_iter(["cmdline"]) if str(tmp_path / "bootstrap.json") in (p.info["cmdline"] or ())
+    ]
+
+
+def test_the_gateway_outlives_its_owner(tmp_path: Path, upstream: Start, settings: GatewaySettings) -> None:
+    server = upstream("one")
+    arguments = [str(tmp_path), settings.model_dump_json(), str(server.port), "1000000"]
+    owner = subprocess.run([sys.executable, "-c", OWNER, *arguments], check=False, timeout=60)
+    assert owner.returncode == -signal.SIGKILL
+    with Client(settings.port) as client:
+        assert client.post("b").status == 200
+        before = pid(tmp_path)
+        gateway = Gateway(tmp_path, settings)
+        gateway.start()
+        try:
+            assert pid(tmp_path) == before
+            gateway.apply(table("c", server))
+            assert client.post("c").status == 200
+        finally:
+            gateway.stop(drain_s=0)
+    assert process.find(tmp_path) is None
