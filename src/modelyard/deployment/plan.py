@@ -19,8 +19,8 @@ _BACKOFF_MAX_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One observed replica. `since_s`: seconds in this state; `routed`: the gateway may send it new requests;
-    `unrouted_s`: seconds since it no longer does."""
+    """One observed replica. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it
+    requests; `unrouted_s`: seconds since it has confirmed that it does not, None while it might."""
 
     id: str
     environment: str
@@ -31,7 +31,7 @@ class Replica:
     since_s: float
     port: int
     routed: bool = False
-    unrouted_s: float = 0
+    unrouted_s: float | None = None
     in_flight: int = 0
     error: str = ""
 
@@ -141,7 +141,7 @@ def _idle(replica: Replica, limits: Limits) -> bool:
     """Whether nothing is lost when it stops: the gateway sends it nothing more, and it has nothing in hand."""
     if replica.state == "starting":
         return True
-    return not replica.routed and (replica.in_flight == 0 or replica.unrouted_s > limits.drain_s)
+    return replica.unrouted_s is not None and (replica.in_flight == 0 or replica.unrouted_s > limits.drain_s)
 
 
 def _backing_off(crashed: Iterable[Replica]) -> bool:
@@ -150,5 +150,6 @@ def _backing_off(crashed: Iterable[Replica]) -> bool:
 
 
 def _there(new: Sequence[Replica], old: Sequence[Replica], count: int) -> bool:
-    """Whether the new ones carry all the traffic, and the gateway has confirmed it."""
-    return sum(r.routed for r in new) >= count and not any(r.routed for r in old)
+    """Whether the gateway has confirmed that the new ones carry all the traffic."""
+    out = all(r.unrouted_s is not None for r in old if r.state == "ready")
+    return out and sum(r.routed for r in new if r.state == "ready") >= count

@@ -55,7 +55,8 @@ class Reconciler:
     clock: Callable[[], float] = time.monotonic
     _wanted: Deployments = field(default_factory=dict)
     _loaded: float = float("-inf")
-    _unrouted: dict[str, float] = field(default_factory=dict)  # replica → when the gateway confirmed it
+    _routed: frozenset[str] = frozenset()  # replicas the gateway has confirmed to be in traffic
+    _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set. What fails is tried again; an error is told once, when it changes."""
@@ -99,7 +100,7 @@ class Reconciler:
         ]
 
     def _observe(self) -> list[Replica]:
-        """The target's replicas, with what only the gateway knows. One never seen before may be in traffic already."""
+        """The target's replicas, with what only the gateway knows."""
         replicas = self.target.observe()
         now = self.clock()
         draining = any(r.id in self._unrouted for r in replicas if r.state == "ready")
@@ -108,8 +109,8 @@ class Reconciler:
         for r in replicas:
             since = self._unrouted.get(r.id)
             in_flight = sum(count for (_, host, port), count in busy.items() if (host, port) == (HOST, r.port))
-            unrouted_s = 0.0 if since is None else now - since
-            seen.append(replace(r, routed=since is None, unrouted_s=unrouted_s, in_flight=in_flight))
+            unrouted_s = None if since is None else now - since
+            seen.append(replace(r, routed=r.id in self._routed, unrouted_s=unrouted_s, in_flight=in_flight))
         return seen
 
     def _route(self, replicas: Sequence[Replica], plans: Mapping[tuple[str, str], Plan]) -> None:
@@ -117,6 +118,7 @@ class Reconciler:
         self.router.start()
         self.router.apply(route_table(self._wanted, replicas, routed))
         now = self.clock()
+        self._routed = routed
         self._unrouted = {r.id: self._unrouted.get(r.id, now) for r in replicas if r.id not in routed}
 
     def _act(self, environment: str, model: str, decided: Plan) -> None:
