@@ -23,7 +23,7 @@ from modelyard.importer.inspect.folder import broken
 from modelyard.importer.inspect.opcodes import WINDOW
 
 _MOST_BYTES = 1 << 30
-_MOST_MEMBERS = 100_000
+_MOST_MEMBERS = 20_000
 _NESTED_LIMIT = 256 << 20
 _RATIO = 200
 _FAILURES = (

@@ -83,7 +83,7 @@ def read(file: Path, where: str) -> Graph:
     """One file. Raises InvalidInput when it is broken."""
     graph, found = Graph(), False
     with file.open("rb") as stream:
-        message = _Message(stream, 0, file.stat().st_size, where)
+        message = _Message(_File(stream, where), 0, file.stat().st_size)
         for number, value in message.fields():
             if number == _MODEL_GRAPH and isinstance(value, _Message):
                 _read_graph(value, graph)
@@ -115,7 +115,7 @@ def _read_initializer(message: _Message, graph: Graph) -> None:
         elif number == 8 and isinstance(value, _Message):
             graph.initializers.add(value.text())
     if len(dims) > 64 or not all(0 <= dim < 1 << 63 for dim in dims):
-        raise broken(message.where, "an initializer has an impossible shape")
+        raise broken(message.file.where, "an initializer has an impossible shape")
     graph.by_dtype[_TYPES[kind][1] if kind in _TYPES else "other"] += math.prod(dims)
 
 
@@ -148,19 +148,33 @@ def _dimension(message: _Message) -> int:
     return lengths[-1] if lengths and 0 <= lengths[-1] < 1 << 63 else -1
 
 
+@dataclass(slots=True)
+class _File:
+    """The file, and how many more fields may be read of it: a hostile one can hold a billion empty ones."""
+
+    stream: BinaryIO
+    where: str
+    fields_left: int = 2_000_000
+
+    def count_field(self) -> None:
+        self.fields_left -= 1
+        if self.fields_left < 0:
+            raise broken(self.where, "it has more parts than any model")
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     """A stretch of the file that holds a protobuf message, a string or packed numbers: which, its reader knows."""
 
-    stream: BinaryIO
+    file: _File
     start: int
     end: int
-    where: str
 
     def fields(self) -> Iterator[tuple[int, int | _Message]]:
         """(field number, number or stretch) in order; each stretch lies within this one."""
         position = self.start
         while position < self.end:
+            self.file.count_field()
             key, position = self._varint(position)
             number, wire = key >> 3, key & 7
             if wire == 0:
@@ -172,11 +186,11 @@ class _Message:
             elif wire in (1, 5):
                 length = 8 if wire == 1 else 4
             else:
-                raise broken(self.where, "it is not a protobuf message")
+                raise broken(self.file.where, "it is not a protobuf message")
             if length > self.end - position:
-                raise broken(self.where, f"it ends early: a field claims {length} bytes")
+                raise broken(self.file.where, f"it ends early: a field claims {length} bytes")
             if wire == 2:
-                yield number, _Message(self.stream, position, position + length, self.where)
+                yield number, _Message(self.file, position, position + length)
             position += length
 
     def messages(self, wanted: int) -> Iterator[_Message]:
@@ -185,7 +199,7 @@ class _Message:
     def numbers(self) -> list[int]:
         """Packed numbers."""
         if self.end - self.start > _TEXT_LIMIT:
-            raise broken(self.where, "an initializer has an impossible shape")
+            raise broken(self.file.where, "an initializer has an impossible shape")
         values, position = [], self.start
         while position < self.end:
             value, position = self._varint(position)
@@ -193,15 +207,15 @@ class _Message:
         return values
 
     def text(self) -> str:
-        self.stream.seek(self.start)
-        return self.stream.read(min(self.end - self.start, _TEXT_LIMIT)).decode(errors="replace")
+        self.file.stream.seek(self.start)
+        return self.file.stream.read(min(self.end - self.start, _TEXT_LIMIT)).decode(errors="replace")
 
     def _varint(self, position: int) -> tuple[int, int]:
         """The number at a position, and the position behind it."""
-        self.stream.seek(position)
+        self.file.stream.seek(position)
         value = 0
-        for shift, byte in enumerate(self.stream.read(min(10, self.end - position))):
+        for shift, byte in enumerate(self.file.stream.read(min(10, self.end - position))):
             value |= (byte & 0x7F) << (7 * shift)
             if byte < 0x80:
                 return value, position + shift + 1
-        raise broken(self.where, "it is not a protobuf message")
+        raise broken(self.file.where, "it is not a protobuf message")

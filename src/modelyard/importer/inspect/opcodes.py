@@ -12,10 +12,10 @@ import re
 from typing import Any
 
 WINDOW = 256 << 10
-_MOST_OPCODES = 10_000
+_MOST_OPCODES = 2_000
 _LONGEST_ARGUMENT = 4 << 20
 _CALLS = {"REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
-_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)* [^\W\d]\w*(\.[^\W\d]\w*)*")
+_GLOBAL = re.compile(r"\S+ \S+")  # a module and a name in it
 
 
 def reason(head: bytes) -> str | None:
@@ -62,7 +62,7 @@ class _Window(io.BytesIO):
 
 def _step(stack: list[Any], opcode: pickletools.OpcodeInfo, argument: Any) -> bool:
     """Carry out what an opcode does to the stack; False where an unpickler would fail."""
-    if opcode.name in ("GLOBAL", "INST") and not _DOTTED.fullmatch(argument):
+    if opcode.name in ("GLOBAL", "INST") and not _GLOBAL.fullmatch(argument):
         return False
     mark = pickletools.markobject
     before = opcode.stack_before

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import io
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,10 @@ _NPY_HEADER_LIMIT = 64 << 10
 
 def find(files: Mapping[str, Path]) -> dict[str, str]:
     """Relative path → reason, for the files that hold pickles. Raises InvalidInput for broken archives."""
-    reasons = {path: _in_file(file, path) for path, file in sorted(files.items())}
+    with warnings.catch_warnings():
+        # Text read as opcodes has "invalid escape sequences"; nobody wrote them as such.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        reasons = {path: _in_file(file, path) for path, file in sorted(files.items())}
     return {path: reason for path, reason in reasons.items() if reason}
 
 
@@ -70,7 +75,8 @@ def _npy_holds_objects(head: bytes, where: str) -> bool:
     if length > _NPY_HEADER_LIMIT:
         return True  # NumPy refuses such a header too, unless it is told to unpickle
     try:
-        described = ast.literal_eval(header.decode("latin-1").strip())
+        # Python 2 wrote the lengths of a shape as 3L.
+        described = ast.literal_eval(re.sub(r"(?<=\d)L(?=[,)])", "", header.decode("latin-1")).strip())
         return _is_object(described["descr"])
     except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
         raise broken(where, "its NumPy header is malformed") from None

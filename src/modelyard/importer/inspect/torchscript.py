@@ -31,7 +31,7 @@ def root(names: Collection[str]) -> str | None:
 def own_member(name: str, of: str) -> bool:
     """Whether a member belongs to the format itself: torch reads it without running what a pickle could ask for."""
     inside = name.removeprefix(f"{of}/")
-    return re.fullmatch(r"(data|constants)\.pkl|(data|constants)/\d+|code/.*\.debug_pkl", inside) is not None
+    return re.fullmatch(r"(data|constants|bytecode)\.pkl|(data|constants)/\d+|code/.*\.debug_pkl", inside) is not None
 
 
 def _is_torchscript(folder: Folder, path: str) -> bool:
