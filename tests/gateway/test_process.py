@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from modelyard.errors import Unavailable
+from modelyard.errors import MissingExtra, Unavailable
 from modelyard.gateway import Gateway, Route, RouteTable, config, process, watches
+from modelyard.gateway.admin import Admin
 from modelyard.settings import GatewaySettings
 
 from .upstreams import Client, Upstream, backend, wait_for
@@ -28,6 +29,14 @@ def pid(folder: Path) -> int:
     run = process.recorded(folder)
     assert run is not None
     return run.pid
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def table(model: str, server: Upstream) -> RouteTable:
@@ -56,6 +65,30 @@ def test_a_dead_one_is_started_again_with_its_routes(
         assert fresh.post("digit").status == 200
 
 
+def test_one_that_an_owner_began_to_stop_is_started_anew(
+    gateway: Gateway, upstream: Start, tmp_path: Path, settings: GatewaySettings
+) -> None:
+    run = process.recorded(tmp_path / "gateway")
+    assert run is not None
+    Admin(run.admin_port).drain()
+    wait_for(lambda: refuses(settings.port))
+    gateway.start()
+    gateway.apply(table("digit", upstream("one")))
+    with Client(settings.port) as client:
+        assert client.post("digit").status == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1"])
+def test_hosts_are_names_or_addresses(tmp_path: Path, settings: GatewaySettings, host: str) -> None:
+    gateway = Gateway(tmp_path, settings.model_copy(update={"host": host}))
+    try:
+        gateway.start()
+        with socket.create_connection((host, settings.port), timeout=5) as connection:
+            assert connection.getpeername()[0] == ("::1" if host == "::1" else "127.0.0.1")
+    finally:
+        gateway.stop(drain_s=0)
+
+
 def test_other_settings_take_effect(
     gateway: Gateway, upstream: Start, tmp_path: Path, settings: GatewaySettings
 ) -> None:
@@ -79,6 +112,20 @@ def test_a_port_in_use_is_named_with_a_remedy(tmp_path: Path) -> None:
 def test_another_gateway_on_the_port_is_not_joined(gateway: Gateway, tmp_path: Path, settings: GatewaySettings) -> None:
     with pytest.raises(Unavailable, match="already in use"):
         Gateway(tmp_path / "second", settings).start()
+
+
+def test_without_envoy_the_extra_is_named(
+    tmp_path: Path, settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "envoy", None)
+    with pytest.raises(MissingExtra, match=r"modelyard\[gateway\]"):
+        Gateway(tmp_path, settings).start()
+
+
+def test_importing_the_gateway_is_light() -> None:
+    code = "import sys, modelyard.gateway; print(sorted({'envoy', 'httpx', 'uvicorn', 'torch'} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert loaded.stdout.strip() == "[]"
 
 
 def test_a_host_without_an_address_is_named(tmp_path: Path, settings: GatewaySettings) -> None:
@@ -160,6 +207,7 @@ def test_stopping_lets_running_requests_finish(
     wait_for(lambda: server.seen)
     envoy = psutil.Process(pid(tmp_path / "gateway"))
     stopping.start()
+    wait_for(lambda: refuses(settings.port))
     with pytest.raises(psutil.TimeoutExpired):
         envoy.wait(0.3)  # it waits for the request
     server.release.set()

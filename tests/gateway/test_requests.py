@@ -172,6 +172,7 @@ def test_many_names(digit: Upstream, gateway: Gateway, client: Client) -> None:
     assert answer.json()["data"][0] == {"id": "model-000", "object": "model", "created": 0, "owned_by": "modelyard"}
     assert client.post("nobody").error()["message"].endswith("model-018, model-019 and 180 more")
     assert client.post("model-199").status == 200
+    assert client.ask("GET", "/v2/models/model-199").status == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v2/models/{}/infer"])

@@ -74,9 +74,9 @@ class Admin:
         return sum(int(line.rpartition(" ")[2]) for line in self._ask(f"/stats?filter=^{_ACTIVE}$").splitlines())
 
     def drain(self) -> None:
-        """No new connections from now on; those that are open end after the answer they wait for."""
+        """No new connections from now on; each that is open ends after its next answer."""
         self._ask("/healthcheck/fail", method="POST")
-        self._ask("/drain_listeners?graceful&skip_exit", method="POST")
+        self._ask("/drain_listeners", method="POST")
 
     def _clusters(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for cluster in json.loads(self._ask("/clusters?format=json")).get("cluster_statuses", []):

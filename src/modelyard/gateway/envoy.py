@@ -22,6 +22,7 @@ from modelyard.gateway.routes import Backend, RouteTable
 from modelyard.settings import GatewaySettings
 
 _START_TIMEOUT_S = 20.0
+_ADOPT_TIMEOUT_S = 3.0
 _DRAIN_S = 30.0
 _POLL_S = 0.01
 _OWN_WATCHES = 8  # for routes, clusters and Envoy itself, with room to spare
@@ -45,16 +46,19 @@ class Gateway:
         bootstrap = json.dumps(config.bootstrap(self._folder, address, self._settings), indent=1)
         path = config.bootstrap_path(self._folder)
         run = process.find(self._folder)
-        if run is not None and path.read_text() != bootstrap:
-            self.stop()
-            run = None
-        if run is None:
-            _check_free(address, self._settings)
-            process.write(path, bootstrap)  # only while none runs: the file says what the running one was started with
-            self._write_missing()
-            watches.require(_OWN_WATCHES + len(list((self._folder / "eds").glob("*.json"))))
-            run = process.spawn(self._folder, self._settings.workers, timeout_s=_START_TIMEOUT_S)
-        self._wait_until_listening(run, address)
+        if run is not None and path.read_text() == bootstrap and self._listens(run, address, _ADOPT_TIMEOUT_S):
+            return
+        self.stop()  # one with other settings, or one that an earlier owner began to stop
+        _check_free(address, self._settings)
+        process.write(path, bootstrap)  # only while none runs: the file says what the running one was started with
+        self._write_missing()
+        watches.require(_OWN_WATCHES + len(list((self._folder / "eds").glob("*.json"))))
+        offset = process.log_size(self._folder)
+        run = process.spawn(self._folder, self._settings.workers, timeout_s=_START_TIMEOUT_S)
+        if not self._listens(run, address, _START_TIMEOUT_S):
+            reason = process.last_line(process.log_since(self._folder, offset)) or "it does not listen"
+            self.stop(drain_s=0)
+            raise Unavailable(f"the gateway did not start: {reason}", remedy=f"see {process.log_path(self._folder)}")
 
     def alive(self) -> bool:
         return process.recorded(self._folder) is not None
@@ -166,16 +170,14 @@ class Gateway:
             if not path.exists():
                 process.write(path, json.dumps(document))
 
-    def _wait_until_listening(self, run: Run, address: str) -> None:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        offset = process.log_size(self._folder)
+    def _listens(self, run: Run, address: str, timeout_s: float) -> bool:
+        """Whether this Envoy takes requests, now or within the time."""
+        deadline = time.monotonic() + timeout_s
         while not (Admin(run.admin_port).live() and _accepts(address, self._settings.port)):
             if run.process() is None or time.monotonic() > deadline:
-                reason = process.last_line(process.log_since(self._folder, offset)) or "it does not listen"
-                raise Unavailable(
-                    f"the gateway did not start: {reason}", remedy=f"see {process.log_path(self._folder)}"
-                )
+                return False
             time.sleep(_POLL_S)
+        return True
 
 
 def _resolve(settings: GatewaySettings) -> str:
