@@ -60,6 +60,7 @@ class Catalog:
 
     def undo_tag(self, name: str, tag: str, *, why: str) -> str | None:
         """Point a tag at what it meant before its last change; None if it did not exist then."""
+        parse_free_tag(tag)
         history = self.history(name)
         now = history[-1].tags.get(tag) if history else None
         if not any(tag in change.tags for change in history):

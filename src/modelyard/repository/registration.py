@@ -5,20 +5,20 @@ A writer may be killed anywhere: until the manifest exists nobody sees anything,
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from modelyard.errors import AlreadyExists, Conflict, InvalidInput, ModelyardError, NotFound, StoreError
 from modelyard.refs import Version
 from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest
 from modelyard.store import Store
-from modelyard.store.files import LocalFile, scan
+from modelyard.store.files import LocalFile, chunks
 from modelyard.store.objects import to_json
-from modelyard.store.transfer import Progress, Sent, file_sha256, no_progress, send
+from modelyard.store.transfer import Progress, Sent, digest, no_progress, send
 
 GRACE = timedelta(hours=24)
 
@@ -47,13 +47,12 @@ class Registration:
         self._prefix = f"models/{draft.name}/{draft.version}/{self._attempt}"
         self._record = f"uploads/{self._attempt}.json"
 
-    def commit(self, folder: Path, *, progress: Progress = no_progress) -> ModelVersion:
+    def commit(self, files: Sequence[LocalFile], *, progress: Progress = no_progress) -> ModelVersion:
         """Upload, then create the manifest. A version with the very same content counts as done.
 
         Raises AlreadyExists when the version holds something else, Conflict when the attempt took too long.
         """
         draft, store = self._draft, self._store
-        files = scan(folder)
         if existing := read_manifest(store, draft.name, draft.version):
             return self._again(existing, files)
         store.put_json(
@@ -65,19 +64,21 @@ class Registration:
             mine = _with_files(draft, sent)
             if self._now() - draft.created_at > GRACE / 2:
                 raise Conflict(f"uploading {draft.name}:{draft.version} took too long", remedy="run it again")
-            winner = self._create(mine)
         except ModelyardError:
             self._clean_up()
             raise
-        if winner.id != mine.id:
+        # From here on the manifest may name these files, whatever the store answers; only a look at another
+        # writer's manifest tells that they are garbage.
+        winner = self._create(mine)
+        if winner.id == mine.id:
+            store.delete([self._record])
+        else:
             self._clean_up()
-            return _accept(store, winner, mine)
-        store.delete([self._record])
         return _accept(store, winner, mine)
 
     def _again(self, existing: ModelVersion, files: Sequence[LocalFile]) -> ModelVersion:
         """The version is there already: compare, send nothing."""
-        local = [Sent(file.path, "", file.size, file_sha256(file.source)) for file in files]
+        local = [Sent(file.path, "", *digest(chunks(file))) for file in files]
         return _accept(self._store, existing, _with_files(self._draft, local))
 
     def _create(self, mine: ModelVersion) -> ModelVersion:
@@ -104,12 +105,20 @@ class Registration:
 
 def finish(store: Store, version: ModelVersion) -> None:
     """What follows the commit and may be repeated: the caller's metadata beside the files, for other tools."""
-    store.put_json(version.metadata, f"models/{version.name}/{version.version}/metadata.json")
+    key = f"models/{version.name}/{version.version}/metadata.json"
+    data = to_json(version.metadata, what=key)
+    try:
+        if store.get(key) == data:
+            return
+    except NotFound:
+        pass
+    store.put(key, data)
 
 
-def draft(name: str, version: Version, inspection: Inspection, *, by: str, **fields: Any) -> ModelVersion:
+def draft(
+    name: str, version: Version, inspection: Inspection, *, by: str, metadata: dict[str, Any], **fields: Any
+) -> ModelVersion:
     """A version before anything of it is stored. Raises InvalidInput for metadata that JSON can't hold."""
-    to_json(fields.get("metadata", {}), what="the metadata")
     return ModelVersion(
         id=uuid.uuid4().hex[:16],
         name=name,
@@ -119,6 +128,7 @@ def draft(name: str, version: Version, inspection: Inspection, *, by: str, **fie
         created_at=datetime.now(UTC),
         created_by=by,
         model=inspection.model,
+        metadata=json.loads(to_json(metadata, what="the metadata")),
         **fields,
     )
 

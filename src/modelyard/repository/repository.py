@@ -12,13 +12,14 @@ from typing import Any
 
 from modelyard import defaults
 from modelyard.errors import AlreadyExists, IntegrityError, InvalidInput, NotFound
-from modelyard.refs import COMPUTED_TAGS, ModelRef, Version, parse_free_tag, parse_name, parse_selector
+from modelyard.refs import COMPUTED_TAGS, Digest, ModelRef, Version, parse_free_tag, parse_name, parse_selector
 from modelyard.repository.catalog import Catalog, Change
 from modelyard.repository.environments import NAMES as ENVIRONMENTS
 from modelyard.repository.environments import DeploymentSpec, Environment, Pin
 from modelyard.repository.manifest import Inspection, ModelVersion
 from modelyard.repository.registration import Registration, draft, finish, read_manifest, refuse_pickles
 from modelyard.store import Cache, Object, Store
+from modelyard.store.files import scan
 from modelyard.store.transfer import Progress, no_progress, stored_digest
 
 Inspect = Callable[[Path], Inspection]
@@ -72,6 +73,7 @@ class ModelRepository:
         name, version, folder = parse_name(model_name), Version.parse(model_version), Path(artifacts_path).expanduser()
         for tag in set(tags) - {"staging"}:
             parse_free_tag(tag)
+        files = scan(folder)
         inspection = self._inspect(folder)
         refuse_pickles(inspection, trust_pickle)
         new = draft(
@@ -84,12 +86,12 @@ class ModelRepository:
             trusted_pickle=trust_pickle if inspection.pickles else None,
         )
         self._catalog.claim(name)
-        registered = Registration(self.storage, new).commit(folder, progress=progress)
+        registered = Registration(self.storage, new).commit(files, progress=progress)
         for tag in tags:
             if tag == "staging":
                 self.request(registered, "staging", why="registered with the tag staging")
             else:
-                self.tag(name, tag, str(version), reason="registered with it")
+                self._point(tag, registered, "registered with it")
         return registered
 
     def get_model(self, model_name: str, model_version: str) -> tuple[Path, dict[str, Any]]:
@@ -115,25 +117,24 @@ class ModelRepository:
     def resolve(self, ref: ModelRef | str) -> ModelVersion:
         """The exact version a reference means now; a bare name means its latest release. Raises NotFound."""
         ref = ModelRef.parse(ref) if isinstance(ref, str) else ref
-        version = ref.version or self._by_tag(ref.name, ref.tag or "latest")
+        version, tagged = (ref.version, None) if ref.version else self._by_tag(ref.name, ref.tag or "latest")
         found = read_manifest(self.storage, ref.name, version)
         if found is None:
             known = ", ".join(map(str, self.versions(ref.name)[-5:]))
             raise NotFound(f"{ref.name} has no version {version}", remedy=f"the newest are {known}")
-        if ref.digest and ref.digest != found.digest:
-            raise IntegrityError(f"{ref.name}:{version} has the digest {found.digest}, not {ref.digest}")
+        for digest in (ref.digest, tagged):
+            if digest and digest != found.digest:
+                raise IntegrityError(f"{ref.name}:{version} has the digest {found.digest}, not {digest}")
         return found
 
     def fetch(self, version: ModelVersion, *, recheck: bool = False, progress: Progress = no_progress) -> Path:
         """The version's files in the local cache, verified when they came; `recheck` hashes what lies there again."""
         digest = version.digest.hex
-        folder = self._cache.tree(self.storage, digest, version.files, progress=progress)
-        if recheck and not self._cache.verify(digest, version.files):
-            folder = self._cache.tree(self.storage, digest, version.files, progress=progress)
-        return folder
+        return self._cache.tree(self.storage, digest, version.files, recheck=recheck, progress=progress)
 
     def pull(self, version: ModelVersion, destination: Path, *, progress: Progress = no_progress) -> Path:
         """A copy of the version's files in a folder of the caller's, complete or not there at all."""
+        destination = destination.expanduser().absolute()
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise AlreadyExists(f"{destination} exists and is not an empty folder", remedy="give another destination")
         source = self.fetch(version, recheck=True, progress=progress)
@@ -142,7 +143,8 @@ class ModelRepository:
             shutil.copytree(source, building, copy_function=shutil.copyfile)
             building.rename(destination)
         except OSError as error:
-            raise InvalidInput(f"can't write {destination}: {error.strerror}", remedy="check the path") from error
+            why = error.strerror or error  # shutil's own errors have no strerror
+            raise InvalidInput(f"can't write {destination}: {why}", remedy="check the path") from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return destination
@@ -151,8 +153,7 @@ class ModelRepository:
         """Point a free tag at a version. Raises Refused for `latest`, `staging` and `production`, naming the verb."""
         parse_free_tag(tag)
         found = self.resolve(ModelRef(parse_name(name), *parse_selector(version)))
-        why = f"{tag} → {found.version}" + (f": {reason}" if reason else "")
-        self._catalog.tag(found.ref, tag, why=why)
+        self._point(tag, found, reason)
         return found
 
     def undo_tag(self, name: str, tag: str, *, reason: str = "") -> str | None:
@@ -201,12 +202,17 @@ class ModelRepository:
         finish(self.storage, version)
         return damaged
 
-    def _by_tag(self, name: str, tag: str) -> Version:
+    def _point(self, tag: str, version: ModelVersion, reason: str) -> None:
+        why = f"{tag} → {version.version}" + (f": {reason}" if reason else "")
+        self._catalog.tag(version.ref, tag, why=why)
+
+    def _by_tag(self, name: str, tag: str) -> tuple[Version, Digest | None]:
+        """The version a tag means, and the digest it had when the tag was set."""
         if tag in ("latest", "main"):
             releases = [version for version in self.versions(name) if not version.prerelease]
             if not releases:
                 raise NotFound(f"{name} has no release yet, only prereleases", remedy="name a version")
-            return releases[-1]
+            return releases[-1], None
         if tag in self._environments:
             pin = self._environments[tag].get(name).serving
             value = f"{pin.version}@{pin.digest}" if pin else None
@@ -216,7 +222,8 @@ class ModelRepository:
             self.versions(name)
             remedy = COMPUTED_TAGS.get(tag, f"its tags are {', '.join(self.tags(name)) or 'none'}")
             raise NotFound(f"{name} has no tag {tag!r}", remedy=remedy)
-        return Version.parse(value.partition("@")[0])
+        version, _, digest = value.partition("@")
+        return Version.parse(version), Digest.parse(digest)
 
     def _manifests(self, name: str) -> Iterator[Object]:
         return self.storage.objects(f"versions/{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, S3Store
@@ -21,7 +21,7 @@ def LocalDisk(folder: str | Path) -> Store:  # noqa: N802 - a constructor, named
     """A folder on this machine, made when it is not there."""
     path = Path(folder).expanduser().resolve()
     try:
-        return Store(LocalStore(path, mkdir=True), path.as_uri(), ordered=False)
+        return Store(LocalStore(path, mkdir=True, automatic_cleanup=True), path.as_uri(), ordered=False)
     except (BaseError, OSError, ValueError) as error:
         raise StoreError(f"can't use {path} as a store: {error}".splitlines()[0], remedy="check the path") from error
 
@@ -74,7 +74,7 @@ def open_store(url: str, *, endpoint_url: str | None = None) -> Store:
         case "memory":
             return Memory()
         case "" | "file":
-            folder = Path(parts.path if parts.scheme else url).expanduser()
+            folder = Path(unquote(parts.path) if parts.scheme else url).expanduser()
             if not folder.is_dir():
                 raise NotFound(f"there is no store at {folder}", remedy=f"make one with `modelyard init {folder}`")
             return LocalDisk(folder)

@@ -6,6 +6,7 @@ Refuses what would not survive the way through an object store and back onto ano
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from modelyard.errors import InvalidInput, NotFound
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 _FORBIDDEN = set('<>:"|?*\\\x7f')
+_STAGED = re.compile(r".*#[0-9]+")  # how a store in a folder names files that are still being written
+_CHUNK = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,25 @@ def scan(root: Path) -> list[LocalFile]:
     alone and names that some system can't hold are refused.
     """
     root = root.expanduser()
-    if not root.exists():
-        raise NotFound(f"there is no file or folder {root}", remedy="check the path")
-    real = root.resolve()
+    try:
+        real = root.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:  # not there, a circle of links, a name nothing can have
+        raise NotFound(f"there is no file or folder {str(root)!r}", remedy="check the path") from error
     files = [_local(real, root.name)] if real.is_file() else list(_walk(real, real, ""))
     if not files:
         raise InvalidInput(f"the folder {root} is empty", remedy="give the folder that holds the model's files")
     _refuse_clashes(files)
     return sorted(files, key=lambda file: file.path)
+
+
+def chunks(file: LocalFile) -> Iterator[bytes]:
+    """The file's bytes. Raises InvalidInput naming it, so that nobody takes it for a failure of the store."""
+    try:
+        with file.source.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise InvalidInput(f"{file.path} can't be read: {error.strerror}", remedy="try again") from error
 
 
 def _walk(folder: Path, real: Path, prefix: str) -> Iterator[LocalFile]:
@@ -89,7 +103,8 @@ def _refuse_name(path: str) -> None:
             part.encode()
         except UnicodeEncodeError:
             raise InvalidInput(f"the file name {path!r} is not valid UTF-8", remedy="rename it") from None
-        if stem in _RESERVED or part[-1] in ". " or any(c in _FORBIDDEN or ord(c) < 32 for c in part):
+        unsafe = any(c in _FORBIDDEN or ord(c) < 32 for c in part) or _STAGED.fullmatch(part)
+        if unsafe or stem in _RESERVED or part[-1] in ". ":
             raise InvalidInput(f"the file name {path!r} can't be kept on every system", remedy="rename it")
 
 

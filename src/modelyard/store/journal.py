@@ -65,7 +65,10 @@ class Journal:
         for _ in range(_ATTEMPTS):
             before = current.state if current else {}
             state = decide(json.loads(json.dumps(before)))
-            if state is None or state == before:
+            if state is None:
+                return current
+            state = json.loads(to_json(state, what=f"the state of {self._prefix}"))
+            if _text(state) == _text(before):
                 return current
             number = current.number + 1 if current else 1
             entry = Entry(number, uuid.uuid4().hex, datetime.now(UTC).isoformat(), by, why, state)
@@ -82,7 +85,7 @@ class Journal:
         stored `id` tells.
         """
         key = self._key(entry.number)
-        data = to_json(asdict(entry), what=f"the state of {self._prefix}")
+        data = to_json(asdict(entry), what=key)
         try:
             if self._store.create(key, data):
                 return entry
@@ -113,3 +116,8 @@ class Journal:
             return Entry(**data)
         except TypeError as error:
             raise IntegrityError(f"{key} in {self._store.url} is not a journal entry: {error}") from error
+
+
+def _text(state: State) -> str:
+    """For comparing: in Python 1 == True == 1.0, in JSON they differ."""
+    return json.dumps(state, sort_keys=True)

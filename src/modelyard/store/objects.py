@@ -6,6 +6,8 @@ Every operation is one request to the object store (a stream may be several). Kn
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,9 +21,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import ObjectStore
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
-from modelyard.store.files import scan
+from modelyard.store.files import chunks, scan
 
 CHUNK = 8 * 1024 * 1024
+_XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,7 @@ class Store:
     def upload(self, source: str | Path, destination: str) -> None:
         """Copy a local file, or every file of a folder, below `destination`. Raises InvalidInput for unsafe folders."""
         for file in scan(Path(source)):
-            with file.source.open("rb") as stream:
-                self.put(f"{destination.rstrip('/')}/{file.path}", iter(lambda: stream.read(CHUNK), b""))
+            self.put(f"{destination.rstrip('/')}/{file.path}", chunks(file))
 
     def download(self, path: str, destination: Path | None = None) -> Path:
         """Copy every object below `path` into a folder (a new temporary one, the caller's to delete) and return it."""
@@ -108,12 +110,22 @@ class Store:
         if not keys:
             raise NotFound(f"nothing is stored below {path!r} in {self.url}", remedy="check the path")
         folder = destination or Path(tempfile.mkdtemp(prefix="modelyard-"))
-        for key in keys:
-            target = folder / check_key(key.removeprefix(f"{prefix}/"))
+        try:
+            for key in keys:
+                self._save(key, folder / check_key(key.removeprefix(f"{prefix}/")))
+        except BaseException:
+            if destination is None:
+                shutil.rmtree(folder)
+            raise
+        return folder
+
+    def _save(self, key: str, target: Path) -> None:
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:
                 out.writelines(self.stream(key))
-        return folder
+        except OSError as error:
+            raise InvalidInput(f"can't write {target}: {error.strerror}", remedy="check the path") from error
 
     def put_json(self, data: Any, destination: str) -> None:
         """Write `data` as a JSON document. Raises InvalidInput for what JSON can't hold."""
@@ -137,11 +149,11 @@ class Store:
     def _errors(self, key: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise NotFound(f"{key} is not in {self.url}", remedy="check the name") from error
         except (BaseError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+                raise NotFound(f"{key} is not in {self.url}", remedy="check the name") from error
             raise StoreError(
-                f"{self.url} failed at {key}: {_first_line(error)}",
+                f"{self.url} failed at {key}: {_reason(error)}",
                 remedy="check its address, permissions and free space",
             ) from error
 
@@ -150,7 +162,7 @@ def to_json(data: Any, *, what: str) -> bytes:
     """`data` as a JSON document, for people to read. Raises InvalidInput naming `what` for what JSON can't hold."""
     try:
         return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{what} can't be written as JSON: {error}", remedy="use plain JSON values") from error
 
 
@@ -167,5 +179,8 @@ def _folder(prefix: str) -> str | None:
     return check_key(stripped) if stripped else None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+def _reason(error: Exception) -> str:
+    """One line: the message inside an object store's XML, else the first line."""
+    text = str(error) or type(error).__name__
+    found = _XML_ERROR.search(text)
+    return f"{found[2]} ({found[1]})" if found else text.splitlines()[0][:300]

