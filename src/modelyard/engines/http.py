@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class Client:
         import httpx
 
         try:
-            return httpx.Client(
+            http = httpx.Client(
                 base_url=self.url,
                 timeout=httpx.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
                 # Below what any engine keeps an idle connection for, so that none is used as it is being closed.
@@ -80,6 +81,8 @@ class Client:
             )
         except httpx.InvalidURL as error:
             raise InvalidInput(f"{self.url!r} is not an address: {error}", remedy="write it as http://…") from error
+        weakref.finalize(self, http.close)
+        return http
 
 
 def post_openai(client: Client, model_name: str, request: dict[str, Any]) -> dict[str, Any]:

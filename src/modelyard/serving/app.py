@@ -110,7 +110,7 @@ async def _compute(request: Request, model: LoadedModel, inputs: Arrays) -> Arra
     except asyncio.CancelledError:
         if watch.done() and not watch.cancelled():
             raise HTTPException(499, "the client closed the connection") from None
-        raise
+        raise Unavailable("the server stopped before the answer was computed", remedy="try again") from None
     finally:
         watch.cancel()
 

@@ -53,6 +53,11 @@ class Batcher:
         self._thread = threading.Thread(target=self._worker, name="compute", daemon=True)
         self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether the model is computing."""
+        return self._busy
+
     async def infer(self, inputs: Arrays) -> Arrays:
         """The outputs. Raises QueueFull, ModelFailed, and what the runtime refuses."""
         rows = rows_of(inputs)

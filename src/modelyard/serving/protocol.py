@@ -154,6 +154,9 @@ def _numbers(name: str, data: list[Any], datatype: str) -> np.ndarray[Any, Any]:
         raise InvalidInput(f"the data of input {name!r} is not rectangular") from None
     if array.size == 0:
         return array.astype(dtype)
+    if datatype == "UINT64" and array.dtype == np.float64:
+        # numpy takes small integers beside large ones for floats, which would lose digits.
+        array = _exact_integers(data, array)
     if array.dtype.kind not in _ACCEPTED_KINDS[dtype.kind]:
         raise InvalidInput(f"the data of input {name!r} does not hold {datatype} values only")
     if dtype.kind in "iu":
@@ -166,6 +169,12 @@ def _numbers(name: str, data: list[Any], datatype: str) -> np.ndarray[Any, Any]:
     if dtype.kind == "f" and not np.isfinite(converted).all():
         raise InvalidInput(f"the data of input {name!r} does not fit into {datatype}")
     return converted
+
+
+def _exact_integers(data: list[Any], otherwise: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    exact = np.array(data, dtype=object)
+    fits = all(type(value) is int and 0 <= value < 2**64 for value in exact.flat)
+    return exact.astype(np.uint64) if fits else otherwise
 
 
 def _strings(name: str, data: list[Any]) -> np.ndarray[Any, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -35,14 +36,20 @@ def run(models: Sequence[Served], *, host: str, port: int, settings: ServingSett
     """Serves until SIGTERM or SIGINT. The exit code: 0, or 1 after one line on stderr that says what is wrong."""
     try:
         with bind(host, port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(models, listener, settings))
+            finished = runner.run(_serve(models, listener, settings))
     except ModelyardError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
+    if not finished:
+        print(f"requests that took longer than {settings.drain_timeout_s:g} s to finish were cut", file=sys.stderr)
+        sys.stderr.flush()
+        # A thread that is still inside a model's library would abort the interpreter as that ends.
+        os._exit(0)
     return 0
 
 
-async def _serve(served: Sequence[Served], listener: socket.socket, settings: ServingSettings) -> None:
+async def _serve(served: Sequence[Served], listener: socket.socket, settings: ServingSettings) -> bool:
+    """Whether all work was finished in time."""
     models, stop = Models(), asyncio.Event()
     server = _Server(_config(_CloseWhenStopping(create_app(models), stop), settings))
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,6 +64,7 @@ async def _serve(served: Sequence[Served], listener: socket.socket, settings: Se
     finally:
         server.should_exit = True
         await answering
+    return not any(model.batcher.busy for model in models.all())
 
 
 async def _load_all(served: Sequence[Served], models: Models, stop: asyncio.Event, settings: ServingSettings) -> bool:
