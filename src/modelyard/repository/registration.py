@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from modelyard.errors import AlreadyExists, Conflict, InvalidInput, ModelyardError, NotFound, StoreError
+from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, NotFound, StoreError
 from modelyard.refs import Version
 from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest
 from modelyard.store import Store
@@ -118,8 +118,8 @@ def finish(store: Store, version: ModelVersion) -> None:
 def draft(
     name: str, version: Version, inspection: Inspection, *, by: str, metadata: dict[str, Any], **fields: Any
 ) -> ModelVersion:
-    """A version before anything of it is stored. Raises InvalidInput for metadata that JSON can't hold."""
-    return ModelVersion(
+    """A version before anything of it is stored. Raises InvalidInput for metadata that can't be written and read."""
+    new = ModelVersion(
         id=uuid.uuid4().hex[:16],
         name=name,
         version=version,
@@ -131,6 +131,11 @@ def draft(
         metadata=json.loads(to_json(metadata, what="the metadata")),
         **fields,
     )
+    try:
+        ModelVersion.from_json(new.to_json(), where="of the draft")
+    except (ValueError, IntegrityError) as error:
+        raise InvalidInput("the metadata is nested too deeply to be stored", remedy="make it flatter") from error
+    return new
 
 
 def refuse_pickles(inspection: Inspection, trusted: str | None) -> None:
