@@ -246,7 +246,7 @@ from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable, pro
 from modelyard.settings import GatewaySettings
 
 folder, settings = Path(sys.argv[1]), GatewaySettings.model_validate_json(sys.argv[2])
-upstream, moment = map(int, sys.argv[3:])
+upstream, moment = map(int, sys.argv[3:5])
 
 def dying(work):
     def step(*arguments):
@@ -257,25 +257,32 @@ def dying(work):
         return work(*arguments)
     return step
 
-process.write, process._admin_port = dying(process.write), dying(process._admin_port)
+setattr(process, sys.argv[5], dying(getattr(process, sys.argv[5])))
 gateway = Gateway(folder, settings)
 gateway.start()
 for model in ("a", "b"):
     one = Backend("production", model, f"{model}:v1.0.0@sha256:00", (Endpoint("127.0.0.1", upstream),))
     gateway.apply(RouteTable((one,), (Route((model,), ((one.cluster, 1),)),)))
+print("done", flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("moment", [0, 1, 2, 3, 4, *range(30, 43, 2)])
-def test_an_owner_killed_at_any_moment_leaves_what_the_next_one_can_use(
-    tmp_path: Path, upstream: Start, settings: GatewaySettings, moment: int
-) -> None:
-    """Moments are writes and looks for the address of the admin interface, of which there are a few dozen."""
-    server = upstream("one")
-    arguments = [str(tmp_path), settings.model_dump_json(), str(server.port), str(moment)]
-    owner = subprocess.run([sys.executable, "-c", OWNER, *arguments], check=False, timeout=60)
+def run_owner(folder: Path, settings: GatewaySettings, server: Upstream, *, step: str = "write", moment: int) -> str:
+    """Start and two changes of routes, then kill -9; or that already before the `moment`th `step`. Its output."""
+    arguments = [str(folder), settings.model_dump_json(), str(server.port), str(moment), step]
+    command = [sys.executable, "-c", OWNER, *arguments]
+    owner = subprocess.run(command, check=False, timeout=60, stdout=subprocess.PIPE, text=True)
     assert owner.returncode == -signal.SIGKILL
+    return owner.stdout
+
+
+@pytest.mark.parametrize(("step", "moment"), [("_admin_port", 0), *(("write", moment) for moment in range(11))])
+def test_an_owner_killed_at_any_moment_leaves_what_the_next_one_can_use(
+    tmp_path: Path, upstream: Start, settings: GatewaySettings, step: str, moment: int
+) -> None:
+    server = upstream("one")
+    assert run_owner(tmp_path, settings, server, step=step, moment=moment) == ""
     gateway = Gateway(tmp_path, settings)
     gateway.start()
     try:
@@ -292,9 +299,7 @@ def test_an_owner_killed_at_any_moment_leaves_what_the_next_one_can_use(
 
 def test_the_gateway_outlives_its_owner(tmp_path: Path, upstream: Start, settings: GatewaySettings) -> None:
     server = upstream("one")
-    arguments = [str(tmp_path), settings.model_dump_json(), str(server.port), "1000000"]
-    owner = subprocess.run([sys.executable, "-c", OWNER, *arguments], check=False, timeout=60)
-    assert owner.returncode == -signal.SIGKILL
+    assert run_owner(tmp_path, settings, server, moment=1000) == "done\n"
     with Client(settings.port) as client:
         assert client.post("b").status == 200
         before = pid(tmp_path)

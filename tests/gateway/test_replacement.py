@@ -12,7 +12,7 @@ from modelyard.settings import GatewaySettings
 
 from .upstreams import Client, Upstream, backend, wait_for
 
-ROUNDS = 10
+ROUNDS = 8
 CLIENTS = 5
 STREAMS = 4
 EVENTS = 25  # half a second: longer than a replacement takes

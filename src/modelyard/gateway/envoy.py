@@ -24,6 +24,7 @@ from modelyard.settings import GatewaySettings
 _START_TIMEOUT_S = 20.0
 _ADOPT_TIMEOUT_S = 3.0
 _DRAIN_S = 30.0
+_PORT_PATIENCE_S = 1.0
 _POLL_S = 0.01
 _OWN_WATCHES = 8  # for routes, clusters and Envoy itself, with room to spare
 
@@ -192,17 +193,29 @@ def _resolve(settings: GatewaySettings) -> str:
 
 
 def _check_free(address: str, settings: GatewaySettings) -> None:
-    """Envoy shares ports with other Envoys of the same user without a word, so this asks first."""
+    """Envoy shares ports with other Envoys of the same user without a word, so this asks first.
+
+    The sockets of one that was killed are closed a moment after it is gone, hence some patience.
+    """
+    deadline = time.monotonic() + _PORT_PATIENCE_S
+    while (problem := _bind_problem(address, settings.port)) is not None:
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"the gateway can't listen on {settings.host}:{settings.port}: {problem}",
+                remedy="stop what uses the port, or set gateway.port (MODELYARD_GATEWAY__PORT)",
+            )
+        time.sleep(_POLL_S)
+
+
+def _bind_problem(address: str, port: int) -> str | None:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((address, settings.port))
+            probe.bind((address, port))
             probe.listen()
         except OSError as error:
-            raise Unavailable(
-                f"the gateway can't listen on {settings.host}:{settings.port}: {error.strerror}",
-                remedy="stop what uses the port, or set gateway.port (MODELYARD_GATEWAY__PORT)",
-            ) from error
+            return error.strerror
+    return None
 
 
 def _accepts(address: str, port: int) -> bool:
