@@ -94,7 +94,7 @@ class Gateway:
 
     def stop(self, *, drain_s: float = _DRAIN_S) -> None:
         """Take no new connections, let running requests finish for up to `drain_s`, end Envoy."""
-        run = process.recorded(self._folder)
+        run = process.find(self._folder)
         running = None if run is None else run.process()
         if run is None or running is None:
             return
