@@ -128,7 +128,9 @@ class Yard:
     def serve(self, refs: Sequence[str], *, host: str, port: int) -> int:
         """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code."""
         from modelyard.engines import engine_for, llamacpp
+        from modelyard.engines.listening import bind
 
+        bind(host, port).close()  # before gigabytes come for nothing
         versions = [self.repository.resolve(ref) for ref in refs]
         engines = {engine_for(version.model) for version in versions}
         if len(engines) > 1 or (engines == {"llamacpp"} and len(versions) > 1):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -16,7 +18,6 @@ from modelyard.errors import ModelyardError
 app = typer.Typer(
     name="modelyard",
     help=modelyard.__doc__,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -43,10 +44,10 @@ def _options(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code; an empty one asks for help."""
     command = typer.main.get_command(app)
     try:
-        result = command.main(_store_first(arguments), prog_name="modelyard", standalone_mode=False)
+        result = command.main(_store_first(arguments) or ["--help"], prog_name="modelyard", standalone_mode=False)
     except typer.TyperException as error:  # wrong usage
         context: typer.Context | None = getattr(error, "ctx", None)
         command_path = context.command_path if context else "modelyard"
@@ -57,6 +58,11 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except ModelyardError as error:
         _complain(str(error))
+        return 1
+    except BrokenPipeError:  # for `main` to end quietly
+        raise
+    except Exception as error:
+        _complain(f"unexpected {type(error).__name__}: {error}; report it with {_keep_traceback()}")
         return 1
     return result if isinstance(result, int) else 0
 
@@ -69,8 +75,17 @@ def _store_first(arguments: Sequence[str]) -> list[str]:
             break
         if argument == "--store" or argument.startswith("--store="):
             end = index + 1 if "=" in argument else index + 2
+            if end > len(line):
+                return ["--store"]  # without its value, which the parser then says
             return [*line[index:end], *line[:index], *line[end:]]
     return line
+
+
+def _keep_traceback() -> str:
+    """The traceback of a defect goes to a file: nobody who only uses a command should have to look at it."""
+    with tempfile.NamedTemporaryFile("w", prefix="modelyard-", suffix=".txt", delete=False) as file:
+        file.write(traceback.format_exc())
+    return file.name
 
 
 def _complain(message: str) -> None:

@@ -13,7 +13,7 @@ from modelyard.cli.repository import parse_value
 Section = Annotated[str, typer.Argument(metavar="SECTION")]
 Key = Annotated[str, typer.Argument(metavar="KEY")]
 
-config = typer.Typer(help="The central configuration.", no_args_is_help=True, rich_markup_mode=None)
+config = typer.Typer(help="The central configuration.", rich_markup_mode=None)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,11 +22,18 @@ def add_to(app: typer.Typer) -> None:
 
 @config.command("get")
 def get(
-    context: typer.Context, section: Section, key: Annotated[str | None, typer.Argument(metavar="[KEY]")] = None
+    context: typer.Context,
+    section: Section,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Print a value, or a whole section, as JSON."""
+    """Print a value, or a whole section."""
     manager = yard_of(context).configuration
-    print_json(manager.get_config(section, key) if key else manager.get_section(section))
+    found = manager.get_config(section, key) if key else manager.get_section(section)
+    if isinstance(found, str) and not as_json:
+        print(found)
+    else:
+        print_json(found)
 
 
 @config.command("set")

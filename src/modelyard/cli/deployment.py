@@ -102,7 +102,9 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many, of each replica.")] = 20,
 ) -> None:
     """The last lines of a model's replicas on this machine."""
-    found = yard_of(context).local_target.logs(name)
+    from modelyard.refs import parse_name
+
+    found = yard_of(context).local_target.logs(parse_name(name))
     if not found:
         raise NotFound(f"no replica of {name} ran on this machine", remedy="see `modelyard status`")
     for path in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,15 +22,14 @@ from modelyard.cli.context import (
 )
 from modelyard.errors import IntegrityError, InvalidInput, NotFound
 
-if TYPE_CHECKING:
-    pass
-
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag it; may be repeated. `staging` also stages it.")]
 Meta = Annotated[Path | None, typer.Option("--meta", help="A JSON file with metadata.")]
 Values = Annotated[list[str] | None, typer.Option("--set", help="key=value metadata; dots nest; may be repeated.")]
 TrustPickle = Annotated[
     str | None, typer.Option("--trust-pickle", metavar="REASON", help="Take pickles, for a reason that is kept.")
 ]
+
+_NAMED = 5  # damaged files in one line
 
 
 def add_to(app: typer.Typer) -> None:
@@ -40,14 +39,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path | None, typer.Argument(help="Where; by default .modelyard in the current folder.")] = None,
+    context: typer.Context,
+    where: Annotated[
+        str | None, typer.Argument(metavar="[STORE]", help="A folder (by default .modelyard) or the URL of a bucket.")
+    ] = None,
 ) -> None:
-    """Make a store in a folder."""
+    """Make a store in a folder, or see whether a bucket can be one. A store that is there already stays as it is."""
     from modelyard.settings import STORE_FOLDER
-    from modelyard.store import LocalDisk
+    from modelyard.store import LocalDisk, open_store
     from modelyard.store.probe import probe
 
-    store = LocalDisk(folder or Path(STORE_FOLDER))
+    address = where or yard_of(context).settings.store or STORE_FOLDER
+    store = open_store(address) if "://" in address else LocalDisk(address)
     probe(store)
     print(f"the store is {store.url}")
 
@@ -109,30 +112,35 @@ def import_(
     print(f"imported {version.ref} ({what}, {human_size(version.size)})")
 
 
-def ls(context: typer.Context, name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
-    """List the models, or a model's versions."""
+def ls(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model's name.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, or a model's versions with their tags."""
     yard = yard_of(context)
     names = yard.repository.list_models(name)
-    if as_json:
+    if name:
+        tags = yard.repository.tags(name)
+        _print_versions([(version, _pointing(tags, version)) for version in names], as_json=as_json)
+    elif as_json:
         print_json(names)
-        return
-    if not names:
-        print(f"{yard.store.url} holds no models yet; `modelyard register` adds one")
-    tags = yard.repository.tags(name) if name else {}
-    for each in names:
-        marks = ", ".join(sorted(tag for tag, version in tags.items() if version == each))
-        print(f"{each}  {marks}".rstrip())
+    else:
+        print("\n".join(names) or f"{yard.store.url} holds no models yet; `modelyard register` adds one")
 
 
 def show(context: typer.Context, ref: Reference, as_json: Json = False) -> None:
     """Everything known of a version."""
-    version = yard_of(context).repository.resolve(ref)
+    repository = yard_of(context).repository
+    version = repository.resolve(ref)
+    tags = _pointing(repository.tags(version.name), str(version.version))
     if as_json:
-        print(version.to_json().decode())
+        print_json(json.loads(version.to_json()) | {"tags": tags})
         return
     print(version.ref)
-    described = {k: v for k, v in asdict(version.model).items() if v is not None}
-    facts = {"created": f"{version.created_at:%Y-%m-%d %H:%M:%S} by {version.created_by}", **described}
+    facts: dict[str, Any] = {"tags": ", ".join(tags)} if tags else {}
+    facts["created"] = f"{version.created_at:%Y-%m-%d %H:%M:%S} by {version.created_by}"
+    facts |= {key: value for key, value in asdict(version.model).items() if value is not None}
     facts |= {f"metadata.{key}": json.dumps(value, ensure_ascii=False) for key, value in version.metadata.items()}
     facts |= {f"lineage.{key}": value for key, value in version.lineage.items()}
     if version.trusted_pickle:
@@ -210,13 +218,26 @@ def verify(
     if as_json:
         print_json([asdict(damage) for damage in damaged])
     elif not damaged:
-        print(f"{len(versions)} versions are as registered")
+        print("\n".join(f"{version.ref} is as registered" for version in versions) or "there is nothing to verify")
     if damaged:
-        first = damaged[0]
+        found = ", ".join(f"{damage.path} of {damage.ref} is {damage.what}" for damage in damaged[:_NAMED])
+        more = f" and {len(damaged) - _NAMED} more" if len(damaged) > _NAMED else ""
         raise IntegrityError(
-            f"{len(damaged)} stored files are not as registered: {first.path} of {first.ref} is {first.what}",
-            remedy="restore them from a backup, or register anew under another version",
+            f"not as registered: {found}{more}",
+            remedy="restore the files from a backup, or register anew under another version",
         )
+
+
+def _pointing(tags: dict[str, str], version: str) -> list[str]:
+    return sorted(tag for tag, pointed in tags.items() if pointed == version)
+
+
+def _print_versions(versions: list[tuple[str, list[str]]], *, as_json: bool) -> None:
+    if as_json:
+        print_json([{"version": version, "tags": tags} for version, tags in versions])
+        return
+    for version, tags in versions:
+        print(f"{version}  {', '.join(tags)}".rstrip())
 
 
 def _metadata(file: Path | None, values: list[str] | None) -> dict[str, Any]:
@@ -249,7 +270,7 @@ def _read_json_object(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotFound(f"there is no file {file}", remedy="check the path") from None
     except (OSError, ValueError) as error:
-        raise InvalidInput(f"{file} can't be read as JSON: {error}") from error
+        raise InvalidInput(f"{file} can't be read as JSON: {error}", remedy="write {…}") from error
     if not isinstance(found, dict):
         raise InvalidInput(f"{file} holds no JSON object", remedy="write {…}")
     return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from modelyard.cli.context import Reference, print_json, yard_of
-from modelyard.errors import EngineError, InvalidInput, NotFound
+from modelyard.cli.context import Json, Reference, print_json, yard_of
+from modelyard.errors import EngineError, InvalidInput, NotFound, Unavailable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,34 +36,42 @@ def predict(
 ) -> None:
     """Ask a deployed model through the gateway."""
     from modelyard.deployment.client import ModelClient, message
+    from modelyard.refs import ModelRef
 
-    yard = yard_of(context)
+    yard, model = yard_of(context), ModelRef.parse(ref)
     if (text is None) == (as_json is None):
         raise InvalidInput("give either --text or --json", remedy="see `modelyard predict --help`")
     if as_json is not None:
         try:
             request = json.loads(as_json)
         except ValueError as error:
-            raise InvalidInput(f"--json is not JSON: {error}") from error
+            raise InvalidInput(f"--json is not JSON: {error}", remedy="write {…}") from error
         if not isinstance(request, dict):
             raise InvalidInput("--json holds no JSON object", remedy="write {…}")
-    elif yard.repository.resolve(ref).model.task == "text-generation":
+    elif yard.repository.resolve(model).model.task == "text-generation":
         request = {"messages": [{"role": "user", "content": text}]}
     else:
         request = {"input": text}
     answer = ModelClient(yard.settings.gateway.url, ref).ask(request)
     if answer.status == 404:
-        raise NotFound(f"the gateway at {yard.settings.gateway.url} said {message(answer)}")
+        raise NotFound(
+            f"the gateway at {yard.settings.gateway.url} said {message(answer)}", remedy="see `modelyard status`"
+        )
     if answer.status != 200:
-        raise EngineError(f"{ref} answered {message(answer)}")
+        raise EngineError(f"{ref} answered {message(answer)}", remedy=f"see `modelyard logs {model.name}`")
     print_json(answer.body)
 
 
-def doctor(context: typer.Context) -> None:
+def doctor(context: typer.Context, as_json: Json = False) -> None:
     """Look at what modelyard needs on this machine, and say what is missing."""
     from modelyard.doctor import examine
 
     findings = examine(yard_of(context))
-    for finding in findings:
-        print(f"{'ok      ' if finding.good else 'MISSING '} {finding.what}: {finding.detail}")
-    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{'ok      ' if finding.good else 'MISSING '} {finding.what}: {finding.detail}")
+    missing = [finding.what for finding in findings if not finding.good]
+    if missing:
+        raise Unavailable(f"missing: {', '.join(missing)}", remedy="each of these lines says what to do")
