@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
+from typing import IO
 
 from modelyard.deployment.reconciler import Reconciler
 from modelyard.deployment.targets.local import LocalTarget
@@ -23,6 +24,7 @@ from modelyard.gateway import Gateway
 log = logging.getLogger("modelyard.controller")
 
 _POLL_S = 0.1
+_LOOK_S = 0.5  # who asks whether a controller runs holds its lock for a moment
 
 
 class Controller:
@@ -62,12 +64,13 @@ def lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "up.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                "`modelyard up` runs already for this store on this machine", remedy="use it, or stop it first"
-            ) from None
+        deadline = time.monotonic() + _LOOK_S
+        while not _locked(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise Conflict(
+                    "`modelyard up` runs already for this store on this machine", remedy="use it, or stop it first"
+                )
+            time.sleep(_POLL_S)
         yield
 
 
@@ -75,9 +78,14 @@ def running(folder: Path) -> bool:
     """Whether a controller holds the folder's lock."""
     try:
         with (folder / "up.lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not _locked(file, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
-    return False
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

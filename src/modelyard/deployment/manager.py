@@ -5,7 +5,6 @@ It writes wishes into the environments' journals and waits for a reconciler to m
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +13,10 @@ from typing import Any
 from modelyard import defaults
 from modelyard.deployment.client import ModelClient
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.rollout import wait_for_rollout
 from modelyard.deployment.suite import DEFAULT, Suite
 from modelyard.deployment.validation import Report, Validation
-from modelyard.errors import Conflict, NotFound, Refused, RolloutFailed, Unavailable, ValidationFailed
+from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable, ValidationFailed
 from modelyard.refs import parse_name
 from modelyard.repository import (
     Deployment,
@@ -29,7 +29,6 @@ from modelyard.repository import (
 )
 from modelyard.settings import Settings
 
-_POLL_S = 0.1
 _LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntime")}
 
 
@@ -179,6 +178,10 @@ class DeploymentManager:
         seen: Deployment | None = None,
     ) -> Deployment:
         """Record the wish; with `seen`, only if nothing has changed since it was read."""
+        if replicas is not None and replicas < 1:
+            raise InvalidInput(
+                f"{replicas} replicas can't serve", remedy="give at least 1, or use `modelyard undeploy`"
+            )
 
         def decide(old: Deployment) -> Deployment:
             if seen is not None and old != seen:
@@ -195,31 +198,13 @@ class DeploymentManager:
         asked = self.repo.environment(environment).update(model, decide, by=self._user, why=why)
         if self._target == "none" or not wait:
             return asked
-        return self._wait(model, environment, asked)
-
-    def _wait(self, model: str, environment: str, asked: Deployment) -> Deployment:
-        """Until the rollout has ended. Raises RolloutFailed, Unavailable and Conflict."""
         if not self._local.running():
             raise Unavailable(
                 f"recorded, but nothing on this machine carries out deployments for {self.repo.storage.url}",
                 remedy="start `modelyard up`; it will do it",
             )
-        journal, deadline = self.repo.environment(environment), time.monotonic() + self._settings.deployment.timeout_s
-        while time.monotonic() < deadline:
-            now = journal.get(model)
-            if now.rollout != asked.rollout:
-                raise Conflict(f"another change of {model} in {environment} took over", remedy="see `modelyard status`")
-            if now.outcome == "failed":
-                raise RolloutFailed(
-                    f"{model} in {environment} went back to {now.serving or 'nothing'}: {now.reason}",
-                    remedy=f"see `modelyard logs {model}`",
-                )
-            if now.outcome == "done":
-                return now
-            time.sleep(_POLL_S)
-        raise RolloutFailed(
-            f"{model} in {environment} is not done after {self._settings.deployment.timeout_s:g} s; it goes on",
-            remedy="see `modelyard status`",
+        return wait_for_rollout(
+            self.repo.environment(environment), model, asked, timeout_s=self._settings.deployment.timeout_s
         )
 
     def _proof(self, version: ModelVersion, suite: Suite | None) -> str:

@@ -6,14 +6,14 @@ step and simply go on. Knows no process, no gateway, no store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from modelyard.repository import Deployment, Pin
 
 CRASHES_ALLOWED = 1  # in one rollout; one may be bad luck, two are the version's fault
-CRASH_MEMORY_S = 60.0
+CRASH_MEMORY_S = 300.0
 _BACKOFF_MAX_S = 30.0
 
 
@@ -95,17 +95,21 @@ def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits) ->
     alive = sorted((r for r in replicas if r.state in ("starting", "ready")), key=_steadiest_first)
     new = [r for r in alive if r.pin == wanted]
     old = [r for r in alive if r.pin != wanted]
-    routed = _routed(new, old, count)
+    carriers = _carriers(deployment, new, old, count)
+    routed = frozenset(r.id for r in carriers if r.state == "ready")
 
     failure = _failure(deployment, exited)
     if failure:
         return Plan(routed, (Fail(failure),))
-    steps: list[Step] = [Stop(r.id) for r in exited if r.pin != wanted or r.since_s > CRASH_MEMORY_S]
-    steps += [GiveUp(r.id) for r in new if r.state == "starting" and r.since_s > limits.ready_s]
-    steps += [Stop(r.id) for r in (*old, *new[count:]) if r.id not in routed and _idle(r, limits)]
-    if wanted and not _backing_off(r for r in exited if r.pin == wanted):
-        room = count + deployment.spec.surge - len(alive)
-        steps += [Start(wanted)] * max(0, min(count - len(new), room))
+    kept = {r.id for r in (*carriers, *new[:count])}
+    late = [r for r in alive if r.id in kept and r.state == "starting" and r.since_s > limits.ready_s]
+    steps: list[Step] = [Stop(r.id) for r in exited if _forgettable(r, deployment)]
+    steps += [GiveUp(r.id) for r in late]
+    steps += [Stop(r.id) for r in alive if r.id not in kept and _idle(r, limits)]
+    missing = {wanted: count - len(new)}
+    if deployment.rolling:
+        missing[deployment.serving] = count - len(carriers)
+    steps += _starts(missing, exited, room=count + deployment.spec.surge - len(alive))
     if deployment.outcome == "running" and _there(new, old, count):
         steps.append(Finish())
     return Plan(routed, tuple(steps))
@@ -120,21 +124,43 @@ def _steadiest_first(replica: Replica) -> tuple[bool, bool, float]:
     return (replica.state != "ready", not replica.routed, -replica.since_s)
 
 
-def _routed(new: Sequence[Replica], old: Sequence[Replica], count: int) -> frozenset[str]:
-    """The ready new ones, filled up with ready old ones while there are too few."""
-    ready = [r for r in new if r.state == "ready"][:count]
-    ready += [r for r in old if r.state == "ready"][: count - len(ready)]
-    return frozenset(r.id for r in ready)
+def _carriers(deployment: Deployment, new: Sequence[Replica], old: Sequence[Replica], count: int) -> Sequence[Replica]:
+    """Who carries the traffic: the ready new ones, filled up with old ones while there are too few.
+
+    Of what serves, a starting one counts too: it is needed until the new ones are ready.
+    """
+    ready = [r for r in new if r.state == "ready"]
+    return [*ready, *(r for r in old if r.state == "ready" or r.pin == deployment.serving)][:count]
+
+
+def _starts(missing: Mapping[Pin | None, int], exited: Sequence[Replica], *, room: int) -> list[Start]:
+    """What is missing of each version, the wanted one first, as far as there is room."""
+    starts: list[Start] = []
+    for pin, count in missing.items():
+        if pin and not _backing_off(r for r in exited if r.pin == pin):
+            starts += [Start(pin)] * min(count, room - len(starts))
+    return starts
 
 
 def _failure(deployment: Deployment, exited: Sequence[Replica]) -> str:
-    if deployment.outcome != "running" or not deployment.rolling:
-        return ""
-    mine = [r for r in exited if r.pin == deployment.target and r.rollout == deployment.rollout]
+    mine = [r for r in exited if _tells(r, deployment)]
     if len(mine) <= CRASHES_ALLOWED:
         return ""
     newest = min(mine, key=lambda r: r.since_s)
     return f"{deployment.target} does not stay up: {newest.error or 'its process ended without a word'}"
+
+
+def _tells(crashed: Replica, deployment: Deployment) -> bool:
+    """Whether a crash counts against the rollout that runs."""
+    own = crashed.pin == deployment.target and crashed.rollout == deployment.rollout
+    return own and deployment.outcome == "running"
+
+
+def _forgettable(crashed: Replica, deployment: Deployment) -> bool:
+    """A crash is remembered as long as it delays the next start, or may end the rollout."""
+    if crashed.pin not in (deployment.target, deployment.serving):
+        return True
+    return crashed.since_s > CRASH_MEMORY_S and not _tells(crashed, deployment)
 
 
 def _idle(replica: Replica, limits: Limits) -> bool:

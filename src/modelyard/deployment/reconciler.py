@@ -13,15 +13,19 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Protocol
 
-from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Stop, plan
+from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
 from modelyard.deployment.routing import HOST, Deployments, route_table
 from modelyard.errors import ModelyardError, StoreError
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
-from modelyard.repository import Deployment, Environment
+from modelyard.repository import Deployment, Environment, Pin
 
 _INTERVAL_S = 0.1
 _STORE_INTERVAL_S = 0.5
+_REST_S = 1.0
+_TRIED_AGAIN = (ModelyardError, OSError)
+
+_Key = tuple[str, str]  # environment, model
 
 log = logging.getLogger("modelyard.reconciler")
 
@@ -57,47 +61,48 @@ class Reconciler:
     _loaded: float = float("-inf")
     _routed: frozenset[str] = frozenset()  # replicas the gateway has confirmed to be in traffic
     _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
+    _resting: dict[str, float] = field(default_factory=dict)  # until when, after an error
+    _told: dict[str, str] = field(default_factory=dict)
 
     def run(self, stop: Event) -> None:
-        """Until `stop` is set. What fails is tried again; an error is told once, when it changes."""
-        told = ""
+        """Until `stop` is set. What fails is tried again."""
         while not stop.wait(_INTERVAL_S):
             try:
                 self.tick()
-                told = ""
-            except ModelyardError as error:
-                if str(error) != told:
-                    log.warning("%s", error)
-                    told = str(error)
+                self._told.pop("round", None)
+            except _TRIED_AGAIN as error:
+                self._tell("round", error)
 
     def tick(self) -> None:
         """One round."""
         self._load()
+        self.router.start()
         replicas = self._observe()
         plans = {
             (environment, model): plan(deployment, _of(replicas, environment, model), self.limits)
-            for environment, model, deployment in self._each()
+            for (environment, model), deployment in self._deployments(replicas).items()
         }
         self._route(replicas, plans)
         for (environment, model), decided in plans.items():
             self._act(environment, model, decided)
 
     def _load(self) -> None:
-        """What is wanted; while the store can't be reached, what was wanted last goes on."""
+        """What is wanted; while that can't be read, what was wanted last goes on."""
         if self.clock() - self._loaded < _STORE_INTERVAL_S:
             return
         try:
             self._wanted = {environment.name: environment.read() for environment in self.environments}
-        except StoreError as error:
+            self._told.pop("store", None)
+        except ModelyardError as error:
             if not self._wanted:
                 raise
-            log.warning("%s", error)
+            self._tell("store", error)
         self._loaded = self.clock()
 
-    def _each(self) -> list[tuple[str, str, Deployment]]:
-        return [
-            (env, model, deployment) for env, models in self._wanted.items() for model, deployment in models.items()
-        ]
+    def _deployments(self, replicas: Sequence[Replica]) -> dict[_Key, Deployment]:
+        """Everything wanted, and everything that runs though nobody knows it any more."""
+        unknown = {(r.environment, r.model): Deployment() for r in replicas}
+        return unknown | {(env, model): d for env, models in self._wanted.items() for model, d in models.items()}
 
     def _observe(self) -> list[Replica]:
         """The target's replicas, with what only the gateway knows."""
@@ -113,33 +118,45 @@ class Reconciler:
             seen.append(replace(r, routed=r.id in self._routed, unrouted_s=unrouted_s, in_flight=in_flight))
         return seen
 
-    def _route(self, replicas: Sequence[Replica], plans: Mapping[tuple[str, str], Plan]) -> None:
+    def _route(self, replicas: Sequence[Replica], plans: Mapping[_Key, Plan]) -> None:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
-        self.router.start()
+        self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
+        self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
         self.router.apply(route_table(self._wanted, replicas, routed))
         now = self.clock()
         self._routed = routed
         self._unrouted = {r.id: self._unrouted.get(r.id, now) for r in replicas if r.id not in routed}
 
     def _act(self, environment: str, model: str, decided: Plan) -> None:
-        deployment = self._wanted[environment][model]
-        for step in decided.steps:
-            match step:
-                case Start(pin):
-                    ref = ModelRef(model, pin.version, digest=pin.digest)
-                    self._start(environment, ref, deployment)
-                case Stop(replica):
-                    log.info("stop %s", replica)
-                    self.target.stop(replica)
-                case GiveUp(replica):
-                    reason = f"it was not ready after {self.limits.ready_s:g} s"
-                    log.warning("give up %s: %s", replica, reason)
-                    self.target.give_up(replica, reason)
-                case Finish():
-                    self._record(environment, model, deployment, deployment.finished(), f"{deployment.target} serves")
-                case Fail(reason):
-                    log.warning("%s in %s: %s", model, environment, reason)
-                    self._record(environment, model, deployment, deployment.failed(reason), f"went back: {reason}")
+        """The steps of one model. What fails there holds up no other model, and is tried again after a rest."""
+        about = f"{model} in {environment}"
+        if self.clock() < self._resting.get(about, float("-inf")):
+            return
+        try:
+            for step in decided.steps:
+                self._do(environment, model, step)
+            self._told.pop(about, None)
+        except _TRIED_AGAIN as error:
+            self._resting[about] = self.clock() + _REST_S
+            self._tell(about, error)
+
+    def _do(self, environment: str, model: str, step: Step) -> None:
+        deployment = self._wanted.get(environment, {}).get(model, Deployment())
+        match step:
+            case Start(pin):
+                self._start(environment, ModelRef(model, pin.version, digest=pin.digest), deployment)
+            case Stop(replica):
+                log.info("stop %s", replica)
+                self.target.stop(replica)
+            case GiveUp(replica):
+                reason = f"it was not ready after {self.limits.ready_s:g} s"
+                log.warning("give up %s: %s", replica, reason)
+                self.target.give_up(replica, reason)
+            case Finish():
+                self._record(environment, model, deployment, deployment.finished(), _what(deployment.target))
+            case Fail(reason):
+                log.warning("%s in %s: %s", model, environment, reason)
+                self._record(environment, model, deployment, deployment.failed(reason), f"went back: {reason}")
 
     def _start(self, environment: str, ref: ModelRef, deployment: Deployment) -> None:
         log.info("start %s in %s", ref, environment)
@@ -148,8 +165,13 @@ class Reconciler:
         except StoreError:
             raise
         except ModelyardError as error:
-            if not deployment.rolling:
+            wanted = deployment.target and (ref.version, ref.digest) == (
+                deployment.target.version,
+                deployment.target.digest,
+            )
+            if not wanted or deployment.outcome != "running":
                 raise
+            log.warning("%s in %s: %s", ref.name, environment, error)
             self._record(environment, ref.name, deployment, deployment.failed(str(error)), f"went back: {error}")
 
     def _record(self, environment: str, model: str, seen: Deployment, new: Deployment, why: str) -> None:
@@ -158,6 +180,16 @@ class Reconciler:
         journal.update(model, lambda now: new if now == seen else None, by=self.user, why=f"{model}: {why}")
         self._loaded = float("-inf")
 
+    def _tell(self, about: str, error: Exception) -> None:
+        """Once, until it changes."""
+        if self._told.get(about) != str(error):
+            log.warning("%s: %s", about, error)
+            self._told[about] = str(error)
+
 
 def _of(replicas: Sequence[Replica], environment: str, model: str) -> list[Replica]:
     return [r for r in replicas if (r.environment, r.model) == (environment, model)]
+
+
+def _what(target: Pin | None) -> str:
+    return f"{target} serves" if target else "it is not served any more"

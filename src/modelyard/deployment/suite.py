@@ -20,25 +20,26 @@ latency: {p95_ms: 200, requests: 50}
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import Digest
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Golden(_Part):
     """A request, and what its answer must hold: `expect` is compared where it speaks, the rest may be anything."""
 
-    request: dict[str, Any]
-    expect: dict[str, Any]
+    request: dict[str, JsonValue]
+    expect: dict[str, JsonValue]
     tolerance: float = Field(1e-6, ge=0)
 
 
@@ -82,9 +83,8 @@ class Suite(_Part):
     @property
     def digest(self) -> Digest:
         """sha256 over what the suite asks for, however its file is laid out and wherever its data lies."""
-        return Digest(
-            "sha256:" + hashlib.sha256(self.model_dump_json(exclude={"metric": {"dataset"}}).encode()).hexdigest()
-        )
+        asked = json.dumps(self.model_dump(mode="json", exclude={"metric": {"dataset"}}), sort_keys=True)
+        return Digest(f"sha256:{hashlib.sha256(asked.encode()).hexdigest()}")
 
 
 DEFAULT = Suite()

@@ -5,24 +5,24 @@ Knows how to ask and how to judge; where evidence is kept and what it permits is
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.deployment.client import Answer, ModelClient, message
+from modelyard.deployment.golden import difference
+from modelyard.deployment.metrics import Dataset, read_dataset, score
 from modelyard.deployment.suite import Golden, Latency, Metric, Suite
-from modelyard.errors import InvalidInput, MissingExtra, ModelyardError, NotFound
+from modelyard.errors import Conflict, Unavailable
 from modelyard.repository import ModelVersion
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_BATCH = 256
+_ROWS = 256  # in one request, where the model takes any number
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,10 @@ class Report:
         return asdict(self) | {"passed": bool(self)}
 
 
+class _Failed(Exception):
+    """A check that the version did not pass; other errors mean that it could not be looked at."""
+
+
 class Validation:
     """One run of a suite against a staged version; `production` is what serves today, if anything does."""
 
@@ -69,111 +73,123 @@ class Validation:
         self._label = str(version.ref)
 
     def run(self) -> tuple[Check, ...]:
-        """Every check, in the suite's order; without an answer the others would say nothing new."""
+        """Every check, in the suite's order; without an answer the others would say nothing new.
+
+        Raises what says nothing about the version: NotFound and InvalidInput for the suite's data, Unavailable for the
+        gateway, Conflict when another version took its place meanwhile.
+        """
+        dataset = read_dataset(self._suite.metric) if self._suite.metric else None
         first = self._guarded("answers", self._answers)
         checks = [first]
         if first.passed:
-            checks += [self._guarded(name, check) for name, check in self._others()]
+            checks += [self._guarded(name, check) for name, check in self._others(dataset)]
         return tuple(checks)
 
-    def _others(self) -> Iterator[tuple[str, Callable[[], str]]]:
+    def _others(self, dataset: Dataset | None) -> Iterator[tuple[str, Callable[[], str]]]:
         if self._version.model.format != "gguf":
             yield "signature", self._signature
         for number, golden in enumerate(self._suite.golden, 1):
             yield f"golden {number}", partial(self._golden, golden)
-        if metric := self._suite.metric:
-            yield metric.name, partial(self._metric, metric)
+        if self._suite.metric and dataset:
+            yield self._suite.metric.name, partial(self._metric, self._suite.metric, dataset)
         if latency := self._suite.latency:
             yield "latency", partial(self._latency, latency)
 
     @staticmethod
     def _guarded(name: str, check: Callable[[], str]) -> Check:
-        """A check returns its detail, and raises a named error when it fails."""
+        """A check returns its detail, and raises _Failed with it when the version did not pass."""
         try:
             return Check(name, True, check())
-        except ModelyardError as error:
-            return Check(name, False, error.message)
+        except _Failed as failed:
+            return Check(name, False, str(failed))
 
     def _answers(self) -> str:
-        answer = self._ask(self._staged, self._example())
-        if answer.label != self._label:
-            raise InvalidInput(f"{answer.label or 'something unnamed'} answered instead of {self._label}")
-        return f"answered in {answer.seconds * 1000:.0f} ms"
+        return f"answered in {self._ask(self._example()).seconds * 1000:.0f} ms"
 
     def _signature(self) -> str:
         """What the model says of itself, what was registered, and what it really answers must agree."""
-        described = self._described()
+        inputs, outputs = self._described("inputs"), self._described("outputs")
         registered = self._version.model.signature
-        for kind in ("inputs", "outputs") if registered else ():
-            want = [(t.name, t.datatype, list(t.shape)) for t in getattr(registered, kind)]
-            have = [(t["name"], t["datatype"], list(t["shape"])) for t in described[kind]]
-            if want != have:
-                raise InvalidInput(f"it serves the {kind} {have}, registered are {want}")
-        answer = self._ask(self._staged, {"inputs": [_zeros(tensor) for tensor in described["inputs"]]})
-        given = {tensor["name"]: tensor for tensor in answer.body["outputs"]}
-        for tensor in described["outputs"]:
-            found = given.get(tensor["name"])
-            if found is None or found["datatype"] != tensor["datatype"] or not _fits(found["shape"], tensor["shape"]):
-                raise InvalidInput(f"output {tensor['name']} is {found and found['shape']}, promised {tensor['shape']}")
-        return f"{len(described['inputs'])} in, {len(described['outputs'])} out"
+        if registered:
+            for kind, tensors, promised in (
+                ("inputs", inputs, registered.inputs),
+                ("outputs", outputs, registered.outputs),
+            ):
+                want = [(t.name, t.datatype, list(t.shape)) for t in promised]
+                have = [(t["name"], t["datatype"], list(t["shape"])) for t in tensors]
+                if want != have:
+                    raise _Failed(f"it serves the {kind} {have}, registered are {want}")
+        answer = self._ask({"inputs": [_zeros(tensor) for tensor in inputs]})
+        given = {tensor["name"]: tensor for tensor in _tensors(answer, "outputs")}
+        for tensor in outputs:
+            found, promise = given.get(tensor["name"]), f"{tensor['datatype']} {tensor['shape']}"
+            if found is None:
+                raise _Failed(f"the output {tensor['name']!r} is missing, promised is {promise}")
+            if found["datatype"] != tensor["datatype"] or not _fits(found["shape"], tensor["shape"]):
+                raise _Failed(
+                    f"the output {tensor['name']!r} is {found['datatype']} {found['shape']}, promised is {promise}"
+                )
+        return f"{len(inputs)} in, {len(outputs)} out"
 
     def _golden(self, golden: Golden) -> str:
-        difference = _difference(golden.expect, self._ask(self._staged, golden.request).body, golden.tolerance)
-        if difference:
-            raise InvalidInput(difference)
+        found = difference(golden.expect, self._ask(golden.request).body, golden.tolerance)
+        if found:
+            raise _Failed(found)
         return "as expected"
 
-    def _metric(self, metric: Metric) -> str:
-        inputs, expected = _load(metric)
-        value = self._measure(self._staged, metric, inputs, expected)
+    def _metric(self, metric: Metric, dataset: Dataset) -> str:
+        value = self._measure(self._ask, metric, dataset)
         bounds = [("the threshold", metric.threshold)]
         if metric.not_worse_than_production and self._production:
-            there = self._measure(self._production, metric, inputs, expected)
             slack = -metric.tolerance if metric.higher_is_better else metric.tolerance
+            there = self._measured_in_production(self._production, metric, dataset)
             bounds.append(("production's", there + slack))
         for what, bound in bounds:
-            if (value < bound) if metric.higher_is_better else (value > bound):
-                raise InvalidInput(f"{value:.4f} is worse than {what} {bound:.4f}")
-        return f"{value:.4f} on {len(expected)} rows ({', '.join(f'{what} {bound:.4f}' for what, bound in bounds)})"
+            good = value >= bound if metric.higher_is_better else value <= bound
+            if not good:  # also when it is no number
+                raise _Failed(f"{value:.4f} is worse than {what} {bound:.4f}")
+        return f"{value:.4f} on {len(dataset.expected)} rows ({', '.join(f'{w} {bound:.4f}' for w, bound in bounds)})"
 
     def _latency(self, latency: Latency) -> str:
         request = self._example()
-        times = sorted(self._ask(self._staged, request).seconds * 1000 for _ in range(latency.requests))
+        times = sorted(self._ask(request).seconds * 1000 for _ in range(latency.requests))
         p95 = times[math.ceil(0.95 * len(times)) - 1]
         if p95 > latency.p95_ms:
-            raise InvalidInput(f"the 95th percentile is {p95:.1f} ms, above {latency.p95_ms:g} ms")
+            raise _Failed(f"the 95th percentile is {p95:.1f} ms, above {latency.p95_ms:g} ms")
         return f"p95 {p95:.1f} ms over {latency.requests} requests"
 
-    def _measure(
-        self, client: ModelClient, metric: Metric, inputs: NDArray[np.generic], expected: NDArray[np.generic]
-    ) -> float:
-        """The metric over the whole data set, in batches. Accuracy takes the arg max of two-dimensional outputs."""
+    def _measured_in_production(self, production: ModelClient, metric: Metric, dataset: Dataset) -> float:
+        try:
+            return self._measure(partial(_ask, production), metric, dataset)
+        except _Failed as failed:
+            raise Unavailable(
+                f"what is in production can't be compared with: {failed}",
+                remedy="mend it, or take not_worse_than_production out of the suite",
+            ) from failed
+
+    def _measure(self, ask: Callable[[dict[str, Any]], Answer], metric: Metric, dataset: Dataset) -> float:
+        """The metric over the whole data set, in as many requests as it takes."""
         import numpy as np
 
-        tensor = next((t for t in self._described()["inputs"] if t["name"] == metric.input.name), None)
+        tensor = next((t for t in self._described("inputs") if t["name"] == metric.input.name), None)
         if tensor is None:
-            raise InvalidInput(f"the model has no input {metric.input.name!r}")
-        outputs = []
-        for start in range(0, len(inputs), _BATCH):
-            rows = inputs[start : start + _BATCH]
-            request = {"inputs": [_tensor(tensor, list(rows.shape), rows.ravel().tolist())]}
-            answer = self._ask(client, request)
-            output = next((o for o in answer.body["outputs"] if o["name"] == metric.output.name), None)
-            if output is None:
-                raise InvalidInput(f"the model has no output {metric.output.name!r}")
-            outputs.append(np.asarray(output["data"]).reshape(output["shape"]))
-        found = np.concatenate(outputs)
-        if metric.name == "accuracy":
-            labels = found.argmax(axis=-1) if found.ndim > 1 else found
-            return float((labels == expected).mean())
-        return float(np.abs(found.squeeze() - expected).mean())
+            raise _Failed(f"the model has no input {metric.input.name!r}")
+        size = tensor["shape"][0] if tensor["shape"] and tensor["shape"][0] > 0 else _ROWS
+        found = []
+        for start in range(0, len(dataset.inputs), size):
+            rows = dataset.inputs[start : start + size]
+            answer = ask({"inputs": [_tensor(tensor, list(rows.shape), rows.ravel().tolist())]})
+            found.append(_array(answer, metric.output.name))
+        try:
+            return score(metric, np.concatenate(found), dataset.expected)
+        except ValueError as error:
+            raise _Failed(f"the output {metric.output.name!r}: {error}") from error
 
-    def _described(self) -> dict[str, Any]:
+    def _described(self, kind: str) -> list[dict[str, Any]]:
         answer = self._staged.signature()
         if answer.status != 200:
-            raise InvalidInput(message(answer))
-        described: dict[str, Any] = answer.body
-        return described
+            raise _Failed(message(answer))
+        return _tensors(answer, kind)
 
     def _example(self) -> dict[str, Any]:
         """A smallest request that every model of this kind must answer."""
@@ -182,14 +198,23 @@ class Validation:
             return {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
         if model.format == "sentence-transformers":
             return {"input": "hello"}
-        return {"inputs": [_zeros(tensor) for tensor in self._described()["inputs"]]}
+        return {"inputs": [_zeros(tensor) for tensor in self._described("inputs")]}
 
-    @staticmethod
-    def _ask(client: ModelClient, request: dict[str, Any]) -> Answer:
-        answer = client.ask(request)
-        if answer.status != 200:
-            raise InvalidInput(message(answer))
+    def _ask(self, request: dict[str, Any]) -> Answer:
+        answer = _ask(self._staged, request)
+        if answer.label != self._label:
+            raise Conflict(
+                f"{answer.label or 'something without a name'} answered instead of {self._label}",
+                remedy="stage it, and validate again",
+            )
         return answer
+
+
+def _ask(client: ModelClient, request: dict[str, Any]) -> Answer:
+    answer = client.ask(request)
+    if answer.status != 200:
+        raise _Failed(message(answer))
+    return answer
 
 
 def _zeros(tensor: dict[str, Any]) -> dict[str, Any]:
@@ -202,54 +227,29 @@ def _tensor(like: dict[str, Any], shape: list[int], data: list[Any]) -> dict[str
     return {"name": like["name"], "datatype": like["datatype"], "shape": shape, "data": data}
 
 
+def _tensors(answer: Answer, kind: str) -> list[dict[str, Any]]:
+    """The inputs or outputs of an answer. They come from outside, so they are looked at before they are used."""
+    tensors = answer.body.get(kind) if isinstance(answer.body, dict) else None
+    if not isinstance(tensors, list) or not all(isinstance(t, dict) and t.keys() >= _NEEDED for t in tensors):
+        raise _Failed(f"its answer holds no {kind}")
+    return tensors
+
+
+_NEEDED = {"name", "datatype", "shape"}
+
+
+def _array(answer: Answer, name: str) -> NDArray[np.generic]:
+    import numpy as np
+
+    tensor = next((t for t in _tensors(answer, "outputs") if t["name"] == name), None)
+    if tensor is None:
+        raise _Failed(f"the model has no output {name!r}")
+    try:
+        return np.asarray(tensor.get("data")).reshape(tensor["shape"])
+    except (ValueError, TypeError) as error:
+        raise _Failed(f"the output {name!r} can't be read: {error}") from error
+
+
 def _fits(shape: list[int], promised: list[int]) -> bool:
     pairs = zip(shape, promised, strict=False)
     return len(shape) == len(promised) and all(p in (-1, length) for length, p in pairs)
-
-
-def _difference(expect: Any, found: Any, tolerance: float, place: str = "the answer") -> str:
-    """Where the two first differ, in words; empty when all that is expected is there."""
-    if isinstance(expect, dict) and isinstance(found, dict):
-        missing = next((key for key in expect if key not in found), None)
-        if missing is not None:
-            return f"{place} has no {missing!r}"
-        parts = ((expect[key], found[key], f"{place}.{key}") for key in expect)
-    elif isinstance(expect, list) and isinstance(found, list):
-        if len(expect) != len(found):
-            return f"{place} has {len(found)} elements, expected {len(expect)}"
-        parts = ((e, f, f"{place}[{i}]") for i, (e, f) in enumerate(zip(expect, found, strict=True)))
-    else:
-        return "" if _equal(expect, found, tolerance) else f"{place} is {found!r}, expected {expect!r}"
-    return next((text for e, f, where in parts if (text := _difference(e, f, tolerance, where))), "")
-
-
-def _equal(expect: Any, found: Any, tolerance: float) -> bool:
-    numbers = (int, float)
-    if isinstance(expect, numbers) and isinstance(found, numbers):
-        return math.isclose(expect, found, rel_tol=0, abs_tol=tolerance)
-    return bool(expect == found)
-
-
-def _load(metric: Metric) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    """The data set's two arrays, after its digest was checked on the very bytes that are read."""
-    try:
-        import numpy as np
-    except ImportError:
-        raise MissingExtra("numpy", "serve") from None
-    import io
-
-    try:
-        data = Path(metric.dataset).read_bytes()
-    except OSError as error:
-        raise NotFound(f"the data set {metric.dataset} can't be read: {error.strerror}") from error
-    found = "sha256:" + hashlib.sha256(data).hexdigest()
-    if found != metric.digest:
-        raise InvalidInput(f"the data set {metric.dataset} is {found}, the suite was written for {metric.digest}")
-    try:
-        arrays = np.load(io.BytesIO(data), allow_pickle=False)
-        inputs, expected = arrays[metric.input.array], arrays[metric.output.array]
-    except (ValueError, KeyError, OSError) as error:
-        raise InvalidInput(f"the data set {metric.dataset} does not hold what the suite names: {error}") from error
-    if len(inputs) != len(expected) or not len(inputs):
-        raise InvalidInput(f"the data set {metric.dataset} has {len(inputs)} inputs and {len(expected)} answers")
-    return inputs, expected

@@ -6,9 +6,10 @@ replicas again and goes on. Knows processes, ports and logs; what should run is 
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
+import http.client
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -16,22 +17,23 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Container, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
-from modelyard.refs import Digest, ModelRef, Version
-from modelyard.repository import Pin
+from modelyard.refs import ModelRef
 
 PORTS = range(20000, 30000)  # below the range systems take outgoing connections from
 _PROBE_TIMEOUT_S = 2.0
-_PROBE_INTERVAL_S = 1.0
+_PROBE_INTERVAL_S = 1.0  # of one that is ready
 _PROBES_LOST = 5
+_LOGS_KEPT = 20  # of one model, those of running replicas not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +44,16 @@ class Launch:
     ready_path: str
 
 
-Launcher = Callable[[ModelRef, str, int], Launch]  # (exact reference, replica id, port)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A replica as its file has it. `pid` is None between its writing and the process's start."""
-
-    id: str
-    environment: str
-    model: str
-    version: str
-    digest: str
-    rollout: str
-    ready_path: str
-    port: int
-    started: float
-    pid: int | None = None
-    created: float | None = None
-    ready: float | None = None
-    stopping: float | None = None
-    exited: float | None = None
-    error: str = ""
+# (exact reference, replica id, port); the id must stand in argv, it is how the process is known again.
+Launcher = Callable[[ModelRef, str, int], Launch]
 
 
 @dataclass(slots=True)
 class _Probe:
-    """What is remembered of a replica's readiness between two looks."""
+    """The question under way whether a replica is ready; `lost` in a row got no answer."""
 
-    at: float = 0.0
+    answer: Future[bool]
+    at: float
     lost: int = 0
 
 
@@ -80,7 +63,7 @@ class LocalTarget:
     def __init__(
         self, folder: Path, launcher: Launcher, *, environ: Mapping[str, str], drain_timeout_s: float = 60
     ) -> None:
-        self._records = folder / "replicas"
+        self._records = Records(folder / "replicas")
         self._logs = folder / "logs"
         self._launcher = launcher
         self._environ = dict(environ)
@@ -91,10 +74,8 @@ class LocalTarget:
 
     def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
         """Start a replica of an exact version; it counts from now on, ready or not."""
-        for folder in (self._records, self._logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        name = f"{environment}-{ref.name.replace('/', '_')}-{ref.version}-{uuid.uuid4().hex[:8]}"
-        port = _free_port()
+        name = f"{environment}-{_safe(ref.name)}-{ref.version}-{uuid.uuid4().hex[:8]}"
+        port = _free_port({record.port for record in self._records.all()})
         launch = self._launcher(ref, name, port)
         record = Record(
             id=name,
@@ -107,45 +88,45 @@ class LocalTarget:
             port=port,
             started=time.time(),
         )
-        self._save(record)
-        with self.log(name).open("ab") as log:
-            child = subprocess.Popen(
-                launch.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environ,
-                start_new_session=True,  # it outlives its supervisor
-            )
+        self._records.save(record)
+        self._make_room(ref.name)
+        try:
+            child = self._spawn(name, launch.argv)
+        except OSError as error:
+            self._records.forget(record)
+            raise Unavailable(f"{launch.argv[0]} can't be started: {error.strerror}") from error
         self._children[name] = child
-        self._save(replace(record, pid=child.pid, created=_created(child.pid)))
+        self._records.save(replace(record, pid=child.pid))
 
     def observe(self) -> list[Replica]:
-        """Every replica as it is now. Ends those that stopped answering and forgets those that ended as they should."""
-        looked = self._pool.map(self._look, self._load())
-        return [_replica(record) for record in looked if record]
+        """Every replica as it is now. Ends those that stopped answering and forgets those that ended as they should.
+
+        Waits for nobody: what a replica answers to its probe is seen the next time.
+        """
+        looked = [self._look(record) for record in self._records.all()]
+        return [record.replica() for record in looked if record]
 
     def peek(self) -> list[Replica]:
         """Every replica as its supervisor last saw it; changes nothing, so any process may ask."""
-        return [_replica(record) for record in self._load()]
+        return [record.replica() for record in self._records.all()]
 
     def stop(self, replica_id: str) -> None:
         """Ask a replica to finish what it has and end; forget one that has exited."""
-        record = self._one(replica_id)
+        record = self._records.get(replica_id)
         if record is None:
             return
         if record.exited is not None:
-            self._forget(record)
+            self._records.forget(record)
             return
-        self._save(replace(record, stopping=time.time()))
+        self._records.save(replace(record, stopping=time.time()))
         _signal(record, signal.SIGTERM)
 
     def give_up(self, replica_id: str, reason: str) -> None:
-        """End a replica at once and remember it as crashed."""
-        record = self._one(replica_id)
+        """End a replica at once; it will have crashed for this reason."""
+        record = self._records.get(replica_id)
         if record and record.exited is None:
+            self._records.save(replace(record, error=reason))
             _signal(record, signal.SIGKILL)
-            self._save(replace(record, exited=time.time(), error=reason))
 
     def log(self, replica_id: str) -> Path:
         """The replica's log file."""
@@ -153,9 +134,27 @@ class LocalTarget:
 
     def logs(self, model: str) -> list[Path]:
         """The log files of a model's replicas, oldest first."""
-        stem = f"-{model.replace('/', '_')}-v"
-        found = (path for path in self._logs.glob("*.log") if stem in path.name)
+        name = re.compile(rf"[a-z]+-{re.escape(_safe(model))}-v\d+\.\d+\.\d+(-.+)?-[0-9a-f]{{8}}\.log")
+        found = (path for path in self._logs.glob("*.log") if name.fullmatch(path.name))
         return sorted(found, key=lambda path: path.stat().st_mtime)
+
+    def _spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self.log(name).open("ab") as log:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+                start_new_session=True,  # it outlives its supervisor
+            )
+
+    def _make_room(self, model: str) -> None:
+        """Drop a model's oldest logs: one that keeps crashing would fill the disk."""
+        ended = [path for path in self.logs(model) if self._records.get(path.stem) is None]
+        for path in ended[:-_LOGS_KEPT]:
+            path.unlink(missing_ok=True)
 
     def _look(self, record: Record) -> Record | None:
         if record.exited is not None:
@@ -171,102 +170,73 @@ class LocalTarget:
 
     def _adopt(self, record: Record) -> Record:
         """Find the process of a replica whose supervisor was killed just after starting it."""
-        if record.pid is not None or record.id in self._children:
+        if record.pid is not None:
             return record
         for process in psutil.process_iter(["cmdline"]):
             if record.id in (process.info["cmdline"] or ()):
-                record = replace(record, pid=process.pid, created=_created(process.pid))
-                self._save(record)
+                record = replace(record, pid=process.pid)
+                self._records.save(record)
                 break
         return record
 
     def _runs(self, record: Record) -> bool:
         child = self._children.get(record.id)
-        if child is not None:
-            return child.poll() is None
-        return record.pid is not None and record.created is not None and _created(record.pid) == record.created
+        return child.poll() is None if child else _process(record) is not None
 
     def _ended(self, record: Record) -> Record | None:
         self._children.pop(record.id, None)
+        self._probes.pop(record.id, None)
         if record.stopping is not None:
-            self._forget(record)
+            self._records.forget(record)
             return None
-        ended = replace(record, exited=time.time(), error=_last_line(self.log(record.id)))
-        self._save(ended)
+        ended = replace(record, exited=time.time(), error=record.error or _last_line(self.log(record.id)))
+        self._records.save(ended)
         return ended
 
     def _probe(self, record: Record) -> Record:
-        probe, now = self._probes.setdefault(record.id, _Probe()), time.time()
-        if record.ready is not None and now - probe.at < _PROBE_INTERVAL_S:
+        """Take the last probe's answer, if there is one, and send the next when it is time."""
+        now, probe = time.time(), self._probes.get(record.id)
+        if probe and not probe.answer.done():
             return record
-        probe.at = now
-        if _answers(f"http://127.0.0.1:{record.port}{record.ready_path}"):
-            probe.lost = 0
+        if probe and record.ready is not None and now - probe.at < _PROBE_INTERVAL_S:
+            return record
+        lost = 0
+        if probe and probe.answer.result():
             if record.ready is None:
                 record = replace(record, ready=now)
-                self._save(record)
-        elif record.ready is not None:
-            probe.lost += 1
-            if probe.lost >= _PROBES_LOST:
+                self._records.save(record)
+        elif probe and record.ready is not None:
+            lost = probe.lost + 1
+            if lost >= _PROBES_LOST:
                 self.give_up(record.id, "it stopped answering its readiness probe")
+        url = f"http://127.0.0.1:{record.port}{record.ready_path}"
+        self._probes[record.id] = _Probe(self._pool.submit(_answers, url), now, lost)
         return record
 
-    def _forget(self, record: Record) -> None:
-        self._probes.pop(record.id, None)
-        self._path(record.id).unlink(missing_ok=True)
 
-    def _one(self, replica_id: str) -> Record | None:
-        return next((record for record in self._load() if record.id == replica_id), None)
-
-    def _load(self) -> list[Record]:
-        return [Record(**json.loads(path.read_bytes())) for path in _files(self._records)]
-
-    def _save(self, record: Record) -> None:
-        path = self._path(record.id)
-        beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-        beside.write_text(json.dumps(asdict(record), indent=1))
-        beside.rename(path)
-
-    def _path(self, replica_id: str) -> Path:
-        return self._records / f"{replica_id}.json"
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(folder.glob("*.json")) if folder.is_dir() else ()
-
-
-def _replica(record: Record) -> Replica:
-    now = time.time()
-    pin = Pin(Version.parse(record.version), Digest.parse(record.digest))
-    common = (record.id, record.environment, record.model, pin, record.rollout)
-    if record.exited is not None:
-        return Replica(*common, "exited", now - record.exited, record.port, error=record.error)
-    if record.stopping is not None:
-        return Replica(*common, "stopping", now - record.stopping, record.port)
-    if record.ready is not None:
-        return Replica(*common, "ready", now - record.ready, record.port)
-    return Replica(*common, "starting", now - record.started, record.port)
-
-
-def _created(pid: int) -> float | None:
-    """When the process began; None if it is gone. With the pid it names one process for good."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
+def _process(record: Record) -> psutil.Process | None:
+    """The replica's process, while it runs. Its number may be another's by now; its id stands in its command line."""
+    if record.pid is None:
         return None
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        process = psutil.Process(record.pid)
+        if record.id in process.cmdline():
+            return process
+    return None
 
 
 def _signal(record: Record, number: signal.Signals) -> None:
-    if record.pid is not None and _created(record.pid) == record.created:
-        os.kill(record.pid, number)
+    process = _process(record)
+    if process is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_TIMEOUT_S) as answer:  # noqa: S310 - our own address
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
         return False
 
 
@@ -278,8 +248,15 @@ def _last_line(log: Path) -> str:
     return lines[-1].strip()[:300] if lines else ""
 
 
-def _free_port() -> int:
+def _safe(model: str) -> str:
+    """As part of a file's name."""
+    return model.replace("/", "_")
+
+
+def _free_port(taken: Container[int]) -> int:
     for port in random.sample(PORTS, len(PORTS)):
+        if port in taken:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -1,0 +1,82 @@
+"""Records of local replicas, a file each: all that a supervisor knows, so that the next one can go on from there."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from modelyard.deployment.plan import Replica
+from modelyard.refs import Digest, Version
+from modelyard.repository import Pin
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A replica as its file has it; times in seconds since 1970. `pid` is None between the writing of the record and
+    the start of the process. `error` says why it was ended, or what it said last."""
+
+    id: str
+    environment: str
+    model: str
+    version: str
+    digest: str
+    rollout: str
+    ready_path: str
+    port: int
+    started: float
+    pid: int | None = None
+    ready: float | None = None
+    stopping: float | None = None
+    exited: float | None = None
+    error: str = ""
+
+    def replica(self) -> Replica:
+        now = time.time()
+        pin = Pin(Version.parse(self.version), Digest.parse(self.digest))
+        common = (self.id, self.environment, self.model, pin, self.rollout)
+        if self.exited is not None:
+            return Replica(*common, "exited", now - self.exited, self.port, error=self.error)
+        if self.stopping is not None:
+            return Replica(*common, "stopping", now - self.stopping, self.port)
+        if self.ready is not None:
+            return Replica(*common, "ready", now - self.ready, self.port)
+        return Replica(*common, "starting", now - self.started, self.port)
+
+
+class Records:
+    """The records below one folder. One process writes them, any may read them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def all(self) -> list[Record]:
+        found = (self._read(path) for path in sorted(self._folder.glob("*.json")))
+        return [record for record in found if record]
+
+    def get(self, replica_id: str) -> Record | None:
+        return self._read(self._path(replica_id))
+
+    def save(self, record: Record) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(record.id)
+        beside = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
+        beside.write_text(json.dumps(asdict(record), indent=1))
+        beside.rename(path)
+
+    def forget(self, record: Record) -> None:
+        self._path(record.id).unlink(missing_ok=True)
+
+    def _path(self, replica_id: str) -> Path:
+        return self._folder / f"{replica_id}.json"
+
+    @staticmethod
+    def _read(path: Path) -> Record | None:
+        """None for one that was forgotten in between, or that a machine left half-written when it lost its power: its
+        process is gone as well."""
+        try:
+            return Record(**json.loads(path.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
