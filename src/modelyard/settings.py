@@ -108,7 +108,9 @@ def load_settings(folder: Path | None = None, **overrides: Any) -> Settings:
     Raises SettingsError, in one line, for a file that can't be read and for every value that is not understood.
     """
     start = (folder or Path.cwd()).resolve()
-    path = next((p / FILE_NAME for p in (start, *start.parents) if (p / FILE_NAME).is_file()), None)
+    path = next((p / FILE_NAME for p in (start, *start.parents) if (p / FILE_NAME).exists()), None)
+    if path and path.is_dir():
+        raise SettingsError(f"{path} can't be read: it is a folder", remedy="rename it")
     sources = type("FileSettings", (Settings,), {"model_config": {**Settings.model_config, "toml_file": path}})
     try:
         loaded: Settings = sources(**overrides)

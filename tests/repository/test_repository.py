@@ -223,7 +223,14 @@ def test_a_manifest_nobody_can_read_is_named(small: ModelRepository, model: Path
     registered = small.register_model("digits", "1.0.0", model)
     key = "versions/digits/v1.0.0.json"
     good = small.storage.get(key)
-    for damaged in (b"{", good.replace(b"weights.bin", b"weighty.bin"), good.replace(b'"schema": 1', b'"schema": 99')):
+    for damaged in (
+        b"{",
+        b"[]",
+        good.replace(b"weights.bin", b"weighty.bin"),
+        good.replace(b'"schema": 1', b'"schema": 99'),
+        good.replace(b'"v1.0.0"', b'"one"'),
+        good.replace(b'"sha256:', b'"md5:'),
+    ):
         assert damaged != good
         small.storage.put(key, damaged)
         with pytest.raises(IntegrityError, match=r"the manifest versions/digits/v1\.0\.0\.json in memory://"):

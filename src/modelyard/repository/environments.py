@@ -8,12 +8,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from modelyard.errors import IntegrityError
-from modelyard.refs import Digest, ModelRef, Version
+from modelyard.errors import IntegrityError, InvalidInput
+from modelyard.refs import ModelRef
+from modelyard.repository.manifest import DigestField, VersionField, problem
 from modelyard.store import Entry, Journal, Store
 
 NAMES = ("staging", "production")
@@ -26,8 +27,8 @@ Outcome = Literal["", "running", "done", "failed"]
 class Pin:
     """One exact version: what a deployment points at."""
 
-    version: Annotated[Version, PlainValidator(lambda v: Version.parse(str(v))), PlainSerializer(str)]
-    digest: Annotated[Digest, PlainValidator(lambda d: Digest.parse(str(d))), PlainSerializer(str)]
+    version: VersionField
+    digest: DigestField
 
     def __str__(self) -> str:
         return str(self.version)
@@ -128,5 +129,5 @@ class Environment:
     def _parse(self, state: dict[str, Any]) -> dict[str, Deployment]:
         try:
             return {model: _adapter.validate_python(value) for model, value in state.items()}
-        except ValidationError as error:
-            raise IntegrityError(f"deployments/{self.name} can't be read: {error.errors()[0]['msg']}") from error
+        except (ValidationError, InvalidInput) as error:
+            raise IntegrityError(f"deployments/{self.name} can't be read: {problem(error)}") from error

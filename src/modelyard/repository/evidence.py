@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from modelyard.errors import IntegrityError
+from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import ModelRef
 from modelyard.store import Journal, Store
 
@@ -34,7 +34,9 @@ class EvidenceJournal:
         self._kind = kind
 
     def add(self, ref: ModelRef, key: str, evidence: Evidence, *, by: str) -> None:
-        """Append a result; `key` names the suite and the engine."""
+        """Append a result; `key` names the suite and the engine, without '/', or `newest` would not find it."""
+        if "/" in key:
+            raise InvalidInput(f"{key!r} can't be the key of evidence", remedy="leave out the '/'")
         state = {k: v for k, v in asdict(evidence).items() if k not in ("at", "by")}
         why = f"{self._kind} {'passed' if evidence.passed else 'failed'}"
         # A result is an event: the same outcome twice is two entries.

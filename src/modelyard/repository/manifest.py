@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
-from modelyard.errors import IntegrityError
+from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import Digest, ModelRef, Version
 
 SCHEMA = 1
@@ -121,8 +121,8 @@ class ModelVersion:
         """Raises IntegrityError when the document is not a manifest this release can read."""
         try:
             manifest = _adapter.validate_json(data)
-        except (ValidationError, ValueError) as error:
-            raise IntegrityError(f"the manifest {where} can't be read: {_first(error)}") from error
+        except (ValidationError, ValueError, InvalidInput) as error:
+            raise IntegrityError(f"the manifest {where} can't be read: {problem(error)}") from error
         if manifest.schema > SCHEMA:
             raise IntegrityError(f"the manifest {where} has schema {manifest.schema}", remedy="update modelyard")
         if manifest.digest != content_digest(manifest.files):
@@ -139,7 +139,8 @@ def content_digest(files: Iterable[Artifact]) -> Digest:
     return Digest("sha256:" + hashlib.sha256("".join(line for _, line in lines).encode()).hexdigest())
 
 
-def _first(error: Exception) -> str:
+def problem(error: Exception) -> str:
+    """What is wrong with a stored document, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"

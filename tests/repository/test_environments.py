@@ -1,0 +1,119 @@
+"""What a deployment's record says after each wish and each outcome."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from modelyard.errors import IntegrityError
+from modelyard.refs import Digest, Version
+from modelyard.repository import Deployment, DeploymentSpec, Environment, Pin
+from modelyard.store import Memory, Store
+
+A, B, C = (Pin(Version(1, minor, 0), Digest(f"sha256:{minor:064x}")) for minor in range(3))
+PINS: dict[str, Pin | None] = {"A": A, "B": B, "C": C, "-": None}
+
+# Steps (a wish, "ok", "failed") → serving, target, earlier (newest first), outcome.
+TABLE = {
+    "": ("-", "-", "", ""),
+    "A": ("-", "A", "", "running"),
+    "A ok": ("A", "A", "", "done"),
+    "A failed": ("-", "-", "", "failed"),
+    "A ok B": ("A", "B", "", "running"),
+    "A ok B ok": ("B", "B", "A", "done"),
+    "A ok B failed": ("A", "A", "", "failed"),
+    "A ok B ok C ok": ("C", "C", "BA", "done"),
+    "A ok B ok C ok B ok": ("B", "B", "A", "done"),  # a rollback
+    "A ok B ok C ok B ok A ok": ("A", "A", "", "done"),  # and another
+    "A ok B ok C ok A ok": ("A", "A", "CBA", "done"),  # an older one again: no rollback
+    "A ok B ok C ok B failed": ("C", "C", "BA", "failed"),
+    "A ok A ok": ("A", "A", "", "done"),  # the same again, with other replicas perhaps
+    "A ok B C ok": ("C", "C", "A", "done"),  # a wish overtaken by another
+    "A ok B A ok": ("A", "A", "", "done"),  # a wish taken back
+    "A ok -": ("A", "-", "", "running"),
+    "A ok - ok": ("-", "-", "A", "done"),  # taken out of service
+    "A ok - ok A ok": ("A", "A", "", "done"),
+    "A ok B failed C ok": ("C", "C", "A", "done"),
+}
+
+
+@pytest.mark.parametrize("steps", TABLE)
+def test_the_record_after_each_step(steps: str) -> None:
+    deployment = Deployment()
+    for step in steps.split():
+        match step:
+            case "ok":
+                deployment = deployment.finished()
+            case "failed":
+                deployment = deployment.failed("it did not start")
+            case _:
+                deployment = deployment.ask(PINS[step])
+    serving, target, earlier, outcome = TABLE[steps]
+    assert deployment.serving == PINS[serving]
+    assert deployment.target == PINS[target]
+    assert deployment.earlier == tuple(PINS[name] for name in earlier)
+    assert deployment.outcome == outcome
+    assert deployment.rolling == (serving != target)
+    assert deployment.reason == ("it did not start" if outcome == "failed" else "")
+
+
+def test_every_wish_is_a_rollout_of_its_own() -> None:
+    first = Deployment().ask(A, spec=DeploymentSpec(replicas=3), evidence="e1")
+    second = first.ask(A)
+    assert first.rollout != second.rollout
+    assert (first.evidence, second.evidence) == ("e1", None)
+    assert second.spec == DeploymentSpec(replicas=3)
+    assert second.finished().rollout == second.rollout
+
+
+def test_only_so_many_earlier_versions_are_kept() -> None:
+    deployment = Deployment()
+    pins = [Pin(Version(1, 0, patch), A.digest) for patch in range(30)]
+    for pin in pins:
+        deployment = deployment.ask(pin).finished()
+    assert deployment.earlier == tuple(reversed(pins[9:29]))
+
+
+def test_refs_are_each_version_once() -> None:
+    rolling = Deployment(serving=A, target=B)
+    assert [str(ref) for ref in rolling.refs("digits")] == [f"digits:{pin}@{pin.digest}" for pin in (A, B)]
+    assert len(Deployment(serving=A, target=A).refs("digits")) == 1
+    assert Deployment().refs("digits") == ()
+
+
+def test_an_environment_keeps_what_was_written(store: Store) -> None:
+    environment = Environment(store, "staging")
+    assert environment.read() == {}
+    assert environment.get("digits") == Deployment()
+    spec = DeploymentSpec(replicas=2, surge=3)
+    asked = environment.update("digits", lambda old: old.ask(A, spec=spec, evidence="e"), by="me", why="stage")
+    environment.update("ns/other", lambda old: old.ask(B), by="me", why="stage")
+    done = environment.update("digits", lambda old: old.finished(), by="reconciler", why="ready")
+    assert environment.get("digits") == done == asked.finished()
+    assert set(environment.read()) == {"digits", "ns/other"}
+    history = environment.history()
+    assert [(entry.number, entry.by) for entry, _ in history] == [(1, "me"), (2, "me"), (3, "reconciler")]
+    assert history[0][1] == {"digits": asked}
+    assert history[-1][1] == environment.read()
+
+
+def test_no_change_is_no_entry() -> None:
+    environment = Environment(Memory(), "staging")
+    assert environment.update("digits", lambda old: None, by="me", why="nothing") == Deployment()
+    assert environment.history() == []
+
+
+def test_models_of_one_environment_change_side_by_side() -> None:
+    environment = Environment(Memory(), "production")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: environment.update(f"m{n}", lambda old: old.ask(A), by="me", why="x"), range(24)))
+    assert set(environment.read()) == {f"m{n}" for n in range(24)}
+
+
+def test_a_record_nobody_can_read_is_named() -> None:
+    store = Memory()
+    entry = {"number": 1, "id": "x", "at": "", "by": "", "why": "", "state": {"digits": {"serving": {"version": "x"}}}}
+    store.put_json(entry, "deployments/staging/999999999998.json")
+    with pytest.raises(IntegrityError, match="deployments/staging can't be read"):
+        Environment(store, "staging").read()
