@@ -78,8 +78,7 @@ def test_a_full_queue_answers_429_and_a_drain_ends_in_time(tmp_path: Path, worke
         server.wait_ready()
         with ThreadPoolExecutor(5) as pool:
             asked = [
-                pool.submit(httpx.post, server.url + INFER, json=infer_body(800, width=1), timeout=60)
-                for _ in range(5)
+                pool.submit(httpx.post, server.url + INFER, json=infer_body(800, width=1), timeout=60) for _ in range(5)
             ]
             answers = [future.result() for future in asked]
         refused = [answer for answer in answers if answer.status_code == 429]

@@ -5,6 +5,7 @@ llama.cpp has no way to turn not-ready while it answers: take it out of routing 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -65,6 +66,9 @@ def find_gguf(folder: Path) -> Path:
 
 
 def _start(path: Path, model_name: str, host: str, port: int) -> Any:
+    # Read when the library is loaded. Threads that spin while they wait make it many times slower as soon as another
+    # process, such as the replica that it replaces, wants the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import xllamacpp
     except ImportError as error:

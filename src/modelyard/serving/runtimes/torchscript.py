@@ -37,13 +37,14 @@ class TorchScriptRuntime:
 
 
 def load(version: ModelVersion, folder: Path) -> TorchScriptRuntime:
+    jit: Any = torch.jit  # It has no types.
     torch.set_num_threads(usable_cores())
     path = only_file(folder, (".pt", ".pth", ".ts", ".torchscript"))
     with warnings.catch_warnings():
         # TorchScript files stay valid though torch advises other formats for new ones.
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.load.*is deprecated", category=DeprecationWarning)
         try:
-            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            module = jit.load(str(path), map_location="cpu")
         except RuntimeError as error:
             raise InvalidInput(
                 f"{path.name} of {version.name}:{version.version} is not a TorchScript model: "
