@@ -1,0 +1,104 @@
+"""The page of settings, made from the models of modelyard.settings: every setting, its default and its meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from modelyard.settings import Settings
+
+# What a setting means, where the model does not say it itself.
+_MEANINGS = {
+    "env": "`development` or `production`: which engine `InferenceGateway` asks for language models",
+    "store": "where everything shared is kept: `s3://bucket/prefix`, `gs://…`, `az://…` or a folder; "
+    "unset: the nearest `.modelyard` upward, else the one in the home folder",
+    "s3_endpoint_url": "the address of an S3 server that is not AWS",
+    "cache": "verified files of models on this machine, shared by all stores; may be deleted when nothing runs",
+    "user": "who the journals say made a change",
+    "gateway.host": "the address that the gateway listens on",
+    "gateway.port": "the port that the gateway listens on",
+    "engines.vllm_url": "the address of a vLLM of your own",
+    "engines.ollama_url": "the address of an Ollama of your own",
+    "engines.pytorch_url": "the address of a PyTorch server (Open Inference Protocol v2 or TorchServe)",
+    "engines.llamacpp_url": "the address of a llama.cpp server",
+    "engines.timeout_s": "how long an answer of an engine may take",
+    "deployment.target": "`local`: replicas on this machine, run by `modelyard up`; "
+    "`none`: deployments are recorded only, another system carries them out",
+    "deployment.replicas": "how many replicas a model gets at its first deployment",
+}
+_COMPUTED = {"cache": "`~/.cache/modelyard`", "state": "`~/.local/state/modelyard`", "user": "`<login>@<host>`"}
+_UNSET = {"engines.pytorch_url": "the gateway", "engines.llamacpp_url": "the gateway"}
+
+_HEAD = """\
+# Settings
+
+<!-- Written by docs/generate.py. Change the models in src/modelyard/settings.py instead. -->
+
+Settings come from `modelyard.toml` in the current folder, or the nearest one above it; a variable wins over the file,
+an option of the command line over both. They are read once, when a command starts. A value that can't be understood,
+or a key of the file that is not listed here, ends the command with one line that names it.
+
+```toml
+store = "s3://models/team-a"
+
+[gateway]
+port = 8080
+```
+
+The same in variables: `MODELYARD_STORE=s3://models/team-a MODELYARD_GATEWAY__PORT=8080`. Sections and keys are joined
+by two underscores.
+
+Credentials of object stores are no settings: they come from the usual variables, profiles and roles (`AWS_…`,
+`GOOGLE_…`, `AZURE_…`).
+"""
+
+
+def page() -> str:
+    """docs/settings.md. Raises KeyError for a setting whose meaning is written nowhere."""
+    sections: dict[str, list[str]] = {}
+    for key, field in _settings(Settings):
+        sections.setdefault(key.rpartition(".")[0], []).append(_row(key, field))
+    tables = [
+        f"\n## {f'[{section}]' if section else 'At the top of the file'}\n\n"
+        "| key | variable | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows) + "\n"
+        for section, rows in sections.items()
+    ]
+    return _HEAD + "".join(tables)
+
+
+def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted key and field of every setting, those of sections last."""
+    nested = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            nested[name] = field.annotation
+        else:
+            yield f"{prefix}{name}", field
+    for name, section in nested.items():
+        yield from _settings(section, f"{name}.")
+
+
+def _row(key: str, field: FieldInfo) -> str:
+    variable = f"MODELYARD_{key.upper().replace('.', '__')}"
+    meaning = field.description or _MEANINGS[key]
+    return f"| `{key.rpartition('.')[2]}` | `{variable}` | {_default(key, field)} | {meaning}{_bounds(field)} |"
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    if key in _COMPUTED:
+        return _COMPUTED[key]
+    default: Any = field.default
+    if default is None:
+        return _UNSET.get(key, "unset")
+    return f"`{default}`"
+
+
+def _bounds(field: FieldInfo) -> str:
+    """The limits that a value is checked against."""
+    words = {Ge: ("from", "ge"), Gt: ("above", "gt"), Le: ("up to", "le")}
+    found = [f"{words[type(m)][0]} {getattr(m, words[type(m)][1]):,}" for m in field.metadata if type(m) in words]
+    return f" ({' '.join(found)})" if found else ""
