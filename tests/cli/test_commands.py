@@ -1,0 +1,228 @@
+"""The commands as they are meant: what they print, and what they leave in the store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cli
+
+
+def test_register_and_show(cli: Cli, folder: Path) -> None:
+    (folder / "model").mkdir()
+    (folder / "model" / "a.bin").write_bytes(b"x" * 2048)
+    (folder / "meta.json").write_text('{"f1": 0.5, "trained": {"epochs": 3}}')
+    cli("init")
+
+    done = cli(
+        *("register", "model", "team/face-recognizer:1.2.0", "--meta", "meta.json", "--tag", "stable"),
+        *("--set", "f1=0.9", "--set", "trained.by=me"),
+    )
+    shown = cli("show", "team/face-recognizer")
+    document = cli("show", "team/face-recognizer", "--json").json
+
+    assert done.code == 0 and done.err == ""
+    assert done.out.startswith("registered team/face-recognizer:v1.2.0@sha256:")
+    assert done.out.endswith("(1 files, 2.0 KiB)\n")
+    assert "tags: latest, stable" in shown.out and "metadata.f1: 0.9" in shown.out and "a.bin" in shown.out
+    assert document["metadata"] == {"f1": 0.9, "trained": {"epochs": 3, "by": "me"}}
+    assert document["tags"] == ["latest", "stable"]
+    assert document["created_by"] == "tester"
+    assert cli("ls").out == "team/face-recognizer\n"
+
+
+def test_registering_the_same_again_is_no_error(yard: Cli) -> None:
+    first = yard("show", "good", "--json").json
+    assert yard("register", "model", "good:v1.0.0").code == 0
+    assert yard("show", "good", "--json").json == first
+
+
+def test_ls_lists_versions_in_order_with_their_tags(yard: Cli) -> None:
+    for version in ("v1.10.0", "v1.9.0", "v2.0.0-rc.1"):
+        assert yard("register", "model", f"good:{version}").code == 0
+    assert yard("tag", "good:v1.9.0", "stable").code == 0
+
+    assert yard("ls", "good").out == "v1.0.0\nv1.9.0  stable\nv1.10.0  latest\nv2.0.0-rc.1\n"
+    listed = yard("ls", "good", "--json").json
+    assert [row["version"] for row in listed] == ["v1.0.0", "v1.9.0", "v1.10.0", "v2.0.0-rc.1"]
+    assert [row["tags"] for row in listed] == [[], ["stable"], ["latest"], []]
+
+
+def test_pull_to_a_folder(yard: Cli, folder: Path) -> None:
+    (folder / "empty").mkdir()
+
+    assert yard("pull", "good:v1.0.0", "out").out == f"{folder / 'out'}\n"
+    assert yard("pull", "good:latest", "empty").code == 0
+    assert [path.name for path in (folder / "out").iterdir()] == ["weights.bin"]
+    assert (folder / "empty" / "weights.bin").read_bytes() == b"weights"
+
+
+def test_pull_without_a_folder_prints_where_the_files_are(yard: Cli) -> None:
+    pulled = yard("pull", "good")
+
+    assert (Path(pulled.out.strip()) / "weights.bin").read_bytes() == b"weights"
+
+
+def test_a_tag_moves_and_goes_back(yard: Cli) -> None:
+    yard("register", "model", "good:v1.1.0")
+
+    assert yard("tag", "good:v1.0.0", "stable", "--reason", "it is tried").out == "good:stable is v1.0.0\n"
+    assert yard("tag", "good:latest", "stable").out == "good:stable is v1.1.0\n"
+    assert yard("show", "good:stable").out.startswith("good:v1.1.0@")
+    assert yard("tag", "good", "stable", "--undo").out == "good:stable is v1.0.0\n"
+    assert yard("show", "good:stable").out.startswith("good:v1.0.0@")
+    whys = [row["what"] for row in yard("history", "good", "--json").json]
+    assert whys == ["named", "stable → v1.0.0: it is tried", "stable → v1.1.0", "undo stable"]
+
+
+def test_undoing_the_first_tag_removes_it(yard: Cli) -> None:
+    yard("tag", "good:v1.0.0", "stable")
+
+    assert yard("tag", "good", "stable", "--undo").out == "good has no tag stable any more\n"
+    assert yard("show", "good:stable").code == 1
+
+
+def test_history_tells_who_and_when(yard: Cli) -> None:
+    yard("tag", "good:v1.0.0", "stable")
+    yard("stage", "good:v1.0.0")  # recorded, nobody carries it out
+
+    header, *lines = yard("history", "good").out.splitlines()
+
+    assert header.split() == ["AT", "WHERE", "BY", "WHAT"]
+    assert [line.split()[1:3] for line in lines] == [["tags", "tester"], ["tags", "tester"], ["staging", "tester"]]
+    assert lines[-1].endswith("stage good:v1.0.0")
+
+
+def test_status_shows_what_is_wanted_and_not_there(yard: Cli) -> None:
+    assert yard("status").out.startswith("nothing is deployed from file://")
+    assert yard("status", "--json").json == []
+
+    yard("stage", "good:v1.0.0")
+
+    [row] = yard("status", "--json").json
+    assert (row["environment"], row["model"], row["serving"], row["target"]) == ("staging", "good", None, "v1.0.0")
+    assert (row["ready"], row["wanted"], row["outcome"]) == (0, 1, "running")
+    assert "0/1" in yard("status").out
+
+
+def test_without_a_target_deployments_are_records(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_DEPLOYMENT__TARGET", "none")
+    yard("register", "model", "good:v1.1.0")
+
+    assert yard("promote", "good:v1.0.0", "--force", "--reason", "first").out == "good:v1.0.0 serves in production\n"
+    assert yard("promote", "good:v1.1.0", "--force", "--reason", "second").code == 0
+    assert yard("ls", "good").out == "v1.0.0\nv1.1.0  latest, production\n"
+    assert yard("rollback", "good", "--reason", "worse").out == "good:v1.0.0 serves in production\n"
+    assert yard("show", "good:production").out.startswith("good:v1.0.0@")
+    assert yard("undeploy", "good", "--from", "production").out == "good is not served in production any more\n"
+    whys = [row["what"] for row in yard("history", "good", "--json").json if row["where"] == "production"]
+    assert whys[0] == "promote good:v1.0.0, forced: first" and whys[2] == "roll back good to v1.0.0: worse"
+
+
+def test_import_finds_name_and_version_by_itself(yard: Cli, folder: Path) -> None:
+    (folder / "My model!").mkdir()
+    (folder / "My model!" / "config.json").write_text("{}")
+
+    assert yard("import", "model").out.startswith("imported model:v1.0.0@sha256:")
+    assert yard("import", "model", "--set", "f1=1").out.startswith("imported model:v1.1.0@sha256:")
+    assert yard("import", "My model!").out.startswith("imported My-model:v1.0.0@")
+    assert yard("import", "model", "other").out.startswith("imported other:v1.0.0@")
+    assert yard("import", "model", "other:v3.0.0", "--tag", "stable").out.startswith("imported other:v3.0.0@")
+    assert yard("show", "other:stable", "--json").json["version"] == "v3.0.0"
+
+
+def test_config(yard: Cli) -> None:
+    assert yard("config", "set", "embeddings", "search", "all-MiniLM-L6-v2", "--reason", "small").code == 0
+    assert yard("config", "set", "embeddings", "splits", '{"a": 0.1}').code == 0
+
+    assert yard("config", "get", "embeddings", "search").out == "all-MiniLM-L6-v2\n"
+    assert yard("config", "get", "embeddings", "search", "--json").json == "all-MiniLM-L6-v2"
+    assert yard("config", "get", "embeddings", "splits").json == {"a": 0.1}
+    assert yard("config", "get", "embeddings", "--json").json == {"search": "all-MiniLM-L6-v2", "splits": {"a": 0.1}}
+    assert yard("config", "get", "nothing").json == {}
+    assert "set search: small" in yard("config", "history", "embeddings").out
+    entries = yard("config", "history", "embeddings", "--json").json
+    assert [(entry["number"], entry["by"]) for entry in entries] == [(1, "tester"), (2, "tester")]
+
+
+def test_doctor_finds_all_parts(yard: Cli) -> None:
+    done = yard("doctor")
+
+    assert done.code == 0 and done.err == ""
+    assert all(line.startswith("ok ") for line in done.out.splitlines())
+    assert "Envoy 1.40" in done.out
+    findings = yard("doctor", "--json").json
+    assert [finding["good"] for finding in findings] == [True] * len(findings)
+    assert {"store", "gateway", "PyTorch models"} <= {finding["what"] for finding in findings}
+
+
+def test_init_twice(cli: Cli, folder: Path) -> None:
+    first, second = cli("init"), cli("init")
+
+    assert first == second and first.code == 0
+    assert first.out == f"the store is {(folder / '.modelyard').as_uri()}\n"
+
+
+def test_init_where_a_store_is_leaves_it_as_it_is(yard: Cli, folder: Path) -> None:
+    before = {path: path.read_bytes() for path in (folder / ".modelyard").rglob("*") if path.is_file()}
+
+    assert yard("init").code == 0
+    assert {path: path.read_bytes() for path in (folder / ".modelyard").rglob("*") if path.is_file()} == before
+
+
+def test_init_elsewhere(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("init", "named").out == f"the store is {(folder / 'named').as_uri()}\n"
+    assert cli("init", "--store", "given").out == f"the store is {(folder / 'given').as_uri()}\n"
+    monkeypatch.setenv("MODELYARD_STORE", "variable")
+    assert cli("init").out == f"the store is {(folder / 'variable').as_uri()}\n"
+    assert not (folder / ".modelyard").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("--store", ".modelyard", "show", "good", "--json"),
+        ("show", "--store", ".modelyard", "good", "--json"),
+        ("show", "good", "--json", "--store", ".modelyard"),
+        ("show", "good", "--store=.modelyard", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_the_store_may_stand_anywhere(
+    yard: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, line: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MODELYARD_STORE", "nowhere")
+
+    assert yard(*line).json["name"] == "good"
+
+
+def test_the_nearest_store_upward_is_used(yard: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "deep" / "down").mkdir(parents=True)
+    monkeypatch.chdir(folder / "deep" / "down")
+
+    assert yard("ls").out == "good\n"
+
+
+def test_the_store_in_the_home_folder_is_the_last_resort(
+    yard: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / ".modelyard").rename(tmp_path / ".modelyard-moved")
+    (tmp_path / "home").mkdir()
+    (tmp_path / ".modelyard-moved").rename(tmp_path / "home" / ".modelyard")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert yard("ls").out == "good\n"
+
+
+READING = ["ls", "ls good", "show good", "history good", "verify", "verify good", "status", "config get s"]
+
+
+@pytest.mark.parametrize("line", [*READING, "config history s", "doctor"])
+def test_every_reading_command_can_print_json(yard: Cli, line: str) -> None:
+    printed = yard(*line.split(), "--json")
+
+    assert printed.code == 0 and printed.err == ""
+    assert json.loads(printed.out) is not None
