@@ -16,8 +16,8 @@ from modelyard.gateway.route_config import route_configuration
 from modelyard.gateway.routes import Backend, RouteTable
 from modelyard.settings import GatewaySettings
 
-# Servers keep idle connections for 75 s; Envoy must be the one that closes first.
-_UPSTREAM_IDLE = "30s"
+# llama.cpp closes idle connections after 5 s, the model server after 75; Envoy must be the one that closes first.
+_UPSTREAM_IDLE = "4s"
 # The engines bound their own queues and answer 429; these only keep a runaway client from taking all memory.
 _THRESHOLDS = {"max_connections": 16384, "max_pending_requests": 16384, "max_requests": 16384, "max_retries": 1024}
 
