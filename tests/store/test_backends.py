@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, SettingsError, StoreError
-from modelyard.store import S3, LocalDisk, Store, open_store
+from modelyard.store import S3, LocalDisk, Memory, Store, open_store
 
 
 def test_a_folder_store_opens_by_path_and_by_url(tmp_path: Path) -> None:
@@ -57,6 +59,23 @@ def test_an_emptied_folder_is_gone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
+def test_a_folder_may_be_filled_while_another_writer_empties_it(tmp_path: Path) -> None:
+    store = LocalDisk(tmp_path)
+
+    def work(writer: int) -> None:
+        for number in range(60):
+            key = f"deep/er/{number % 3}/{writer}"
+            assert store.create(key, b"1")
+            assert store.get(key) == b"1"
+            store.put(key, b"2")
+            store.delete([key])
+        store.put(f"deep/er/kept-{writer}", b"kept")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert sorted(found.key for found in store.objects("")) == [f"deep/er/kept-{writer}" for writer in range(8)]
+
+
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     store = LocalDisk(tmp_path)
     store.put("a", b"")
@@ -83,3 +102,27 @@ def test_wrong_credentials_are_one_line(s3_server: str, monkeypatch: pytest.Monk
     with pytest.raises(StoreError, match=r"InvalidAccessKeyId\); check its address, permissions") as failed:
         S3("yard", endpoint_url=s3_server).put("a", b"")
     assert "\n" not in str(failed.value)
+
+
+def test_a_download_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Memory()
+    store.put("m/a", b"1")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    downloaded = store.download("m")
+    assert list(tmp_path.iterdir()) == [downloaded]
+
+    def failing(key: str) -> bytes:
+        raise StoreError("gone")
+
+    monkeypatch.setattr(store, "stream", failing)
+    with pytest.raises(StoreError, match="gone"):
+        store.download("m")
+    assert list(tmp_path.iterdir()) == [downloaded]
+
+
+def test_a_download_to_where_nothing_can_be_written_is_one_line(tmp_path: Path) -> None:
+    store = Memory()
+    store.put("m/a", b"1")
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInput, match=r"can't write .*file/below/a: Not a directory; check the path"):
+        store.download("m", tmp_path / "file" / "below")

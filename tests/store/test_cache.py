@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -148,12 +149,32 @@ def test_strangers_in_a_tree_are_removed(cache: Cache) -> None:
     ]
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "cache").touch()
+@pytest.mark.parametrize("blocked", ["blobs", "trees"])
+def test_a_cache_that_cannot_be_written_is_one_line(blocked: str, cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / blocked).touch()
     store = Memory()
     with pytest.raises(StoreError, match=r"the cache in .*cache can't be used: Not a directory; make room") as failed:
-        Cache(tmp_path / "cache").tree(store, "d", fill(store))
+        cache.tree(store, "d", fill(store))
     assert "\n" not in str(failed.value)
+
+
+def test_a_blob_replaced_at_the_moment_of_linking_is_linked_again(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, failures = os.link, [FileNotFoundError()] * 3
+
+    def busy(source: Path, target: Path) -> None:
+        if failures:
+            raise failures.pop()
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", busy)
+    store = Memory()
+    files = fill(store)
+    cache.tree(store, "d", files)
+    assert failures == []
+    assert cache.verify("d", files) == []
 
 
 def test_many_threads_fill_and_mend_one_tree(tmp_path: Path) -> None:
