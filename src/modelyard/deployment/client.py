@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -28,6 +28,12 @@ class ModelClient:
     def __init__(self, gateway_url: str, model: str, *, timeout_s: float = 60) -> None:
         self._http = httpx.Client(base_url=gateway_url, timeout=timeout_s)
         self.model = model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def signature(self) -> Answer:
         """The model's inputs and outputs (Open Inference Protocol v2 metadata)."""

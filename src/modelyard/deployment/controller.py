@@ -39,9 +39,9 @@ class Controller:
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises Conflict when another one runs, Unavailable when the port is taken."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
         with lock(self._folder):
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._ask_to_stop)
             self._gateway.start()
             self._reconciler.run(self._stop)
             self._end()

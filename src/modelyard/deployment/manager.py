@@ -100,8 +100,11 @@ class DeploymentManager:
             )
         url = self._settings.gateway.url
         serves = self.repo.environment("production").get(version.name).serving
-        production = ModelClient(url, f"{version.name}:production") if serves else None
-        checks = Validation(version, suite, ModelClient(url, f"{version.name}:staging"), production).run()
+        with (
+            ModelClient(url, f"{version.name}:staging") as there,
+            ModelClient(url, f"{version.name}:production") as now,
+        ):
+            checks = Validation(version, suite, there, now if serves else None).run()
         report = Report(str(version.ref), suite.name, str(suite.digest), engine_of(version), checks)
         self._keep(version, suite, report)
         return report

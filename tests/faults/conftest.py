@@ -1,0 +1,36 @@
+"""A machine with two good versions registered, `modelyard up` running on it, and what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .load import factor
+from .machine import SIGNATURE, Machine, save_onnx, save_torchscript
+
+OLD, NEW, BROKEN = "v1.1.0", "v1.2.0", "v1.3.0"
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Version → its file."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    return {
+        OLD: save_onnx(folder / "model.onnx", factor(OLD)),
+        NEW: save_torchscript(folder / "model.pt", factor(NEW)),
+        BROKEN: save_torchscript(folder / "broken.pt", factor(BROKEN), broken=True),
+    }
+
+
+@pytest.fixture
+def machine(tmp_path: Path, artifacts: dict[str, Path]) -> Iterator[Machine]:
+    """Registered are OLD, NEW and BROKEN; nothing runs yet."""
+    machine = Machine(tmp_path)
+    for version, artifact in artifacts.items():
+        machine.register(version, artifact, SIGNATURE)
+    try:
+        yield machine
+    finally:
+        machine.end()
