@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, NotFound, StoreError
+from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, StoreError
 from modelyard.refs import Version
 from modelyard.repository import Inspection, ModelRepository, ModelVersion
 from modelyard.repository.registration import GRACE, Registration, draft
-from modelyard.store import Cache, LocalDisk, Memory, Store
+from modelyard.store import Cache, Memory, Store
 from modelyard.store.files import scan
 
 Open = Callable[..., ModelRepository]
@@ -359,89 +359,3 @@ def test_a_flipped_byte_in_the_cache_is_mended(small: ModelRepository, model: Pa
     assert (small.fetch(registered, recheck=True) / "weights.bin").read_bytes() == b"weights" * 1000
     damage()
     assert (small.pull(registered, tmp_path / "pulled") / "weights.bin").read_bytes() == b"weights" * 1000
-
-
-# Killed.
-
-DYING = """
-import os, signal, sys
-from pathlib import Path
-from modelyard.repository import Inspection, ModelRepository
-from modelyard.store import Cache, LocalDisk, Store
-import itertools
-
-def register(folder, store, allowed):
-    steps = itertools.count()
-
-    def step():
-        if next(steps) == allowed:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def stepped(stream):
-        for chunk in stream:
-            step()
-            yield chunk
-
-    def dying(original):
-        def operation(self, key, *data):
-            step()
-            if data and not isinstance(data[0], bytes):
-                data = (stepped(data[0]),)
-            return original(self, key, *data)
-        return operation
-
-    for name in ("create", "put", "get", "objects", "delete"):
-        setattr(Store, name, dying(getattr(Store, name)))
-    repository = ModelRepository(
-        LocalDisk(store), cache=Cache(Path("unused")), inspect=lambda folder: Inspection(), user="dying"
-    )
-    repository.register_model("digits", "1.0.0", folder, {"a": 1})
-
-for line in sys.stdin:
-    folder, store, allowed = line.rstrip().split("|")
-    if not (child := os.fork()):
-        register(folder, store, int(allowed))
-        os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-def test_killed_at_any_step_nothing_half_is_visible(open_repository: Open, model: Path, tmp_path: Path) -> None:
-    (model / "big.bin").write_bytes(os.urandom(17 * 1024 * 1024))
-    visible_after = []
-    command = [sys.executable, "-c", DYING]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
-        assert writers.stdin
-        assert writers.stdout
-        for allowed in range(100):
-            folder = tmp_path / f"store-{allowed}"
-            writers.stdin.write(f"{model}|{folder}|{allowed}\n")
-            writers.stdin.flush()
-            code = int(writers.stdout.readline())
-            visible_after.append(survives(open_repository(LocalDisk(folder)), model))
-            if code == 0:
-                break
-            assert code == -9
-        writers.stdin.close()
-    assert code == 0
-    # List, entry, manifest?, record, three files (one in three chunks): invisible. Clean-up and metadata: visible.
-    assert visible_after == sorted(visible_after)
-    assert visible_after.count(False) >= 10
-    assert visible_after.count(True) >= 3
-
-
-def survives(repository: ModelRepository, model: Path) -> bool:
-    """Whether the version was visible; asserts that it was whole or not there, and that registering again mends all."""
-    visible = repository.list_models() == ["digits"]
-    if visible:
-        assert repository.verify(repository.resolve("digits")) == []
-    else:
-        assert repository.list_models() == []
-        with pytest.raises(NotFound):
-            repository.resolve("digits:v1.0.0")
-    registered = repository.register_model("digits", "1.0.0", model, {"a": 1})
-    assert repository.verify(registered) == []
-    for file in registered.files:
-        assert repository.storage.get(file.key) == (model / file.path).read_bytes()
-    assert repository.storage.get_json("models/digits/v1.0.0/metadata.json") == {"a": 1}
-    return visible
