@@ -47,24 +47,29 @@ class Yard:
 
     @cached_property
     def cache(self) -> Cache:
+        """Verified files on this machine."""
         return Cache(self.settings.cache)
 
     @cached_property
     def repository(self) -> ModelRepository:
+        """The models and their versions in the store."""
         return ModelRepository(self.store, cache=self.cache, inspect=self.inspect, user=self.settings.user)
 
     @cached_property
     def configuration(self) -> ConfigurationManager:
+        """The central configuration in the store."""
         return ConfigurationManager(self.store, user=self.settings.user)
 
     @cached_property
     def importer(self) -> ModelImporter:
+        """Brings models into the repository."""
         from modelyard.importer import ModelImporter
 
         return ModelImporter(self.repository)
 
     @cached_property
     def deployments(self) -> DeploymentManager:
+        """Moves versions through the environments."""
         from modelyard.deployment import DeploymentManager
 
         return DeploymentManager(self.repository, settings=self.settings, local=self.local_status(self.store))

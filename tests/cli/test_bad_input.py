@@ -186,7 +186,7 @@ USAGE = {
     "show": "Missing argument 'REF'; see `modelyard show --help`",
     "show good good": "see `modelyard show --help`",
     "register model": "Missing argument 'REF'",
-    "serve": "Missing argument 'REF…'",
+    "serve": "Missing argument 'REF'",
     "ls --store": "Option '--store' requires an argument",
     "--store": "Option '--store' requires an argument",
     "undeploy good": "Missing option '--from'",

@@ -10,8 +10,8 @@ import typer
 from modelyard.cli.context import Json, Reason, print_json, print_table, yard_of
 from modelyard.cli.repository import parse_value
 
-Section = Annotated[str, typer.Argument(metavar="SECTION")]
-Key = Annotated[str, typer.Argument(metavar="KEY")]
+Section = Annotated[str, typer.Argument(metavar="SECTION", help="Lower-case letters, digits and '-'.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Any text.")]
 
 config = typer.Typer(help="The central configuration.", rich_markup_mode=None)
 
@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 def get(
     context: typer.Context,
     section: Section,
-    key: Annotated[str | None, typer.Argument(metavar="[KEY]")] = None,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="One key; else the whole section.")] = None,
     as_json: Json = False,
 ) -> None:
     """Print a value, or a whole section."""
@@ -41,7 +41,7 @@ def set_(
     context: typer.Context,
     section: Section,
     key: Key,
-    value: Annotated[str, typer.Argument(help="JSON, or text.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="JSON, or text.")],
     reason: Reason = "",
 ) -> None:
     """Set a value."""

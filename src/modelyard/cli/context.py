@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelyard.yard import Yard
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Reason = Annotated[str, typer.Option("--reason", help="Kept in the history.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the history.")]
 Reference = Annotated[str, typer.Argument(metavar="REF", help="name, name:v1.2.0 or name:tag.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
 

@@ -16,8 +16,12 @@ from modelyard.errors import InvalidInput, NotFound, ValidationFailed
 if TYPE_CHECKING:
     from modelyard.deployment import Report, Suite
 
-SuiteFile = Annotated[Path | None, typer.Option("--suite", help="A validation suite (YAML); else the default one.")]
-Replicas = Annotated[int | None, typer.Option(min=1, max=64, help="How many replicas; by default as before.")]
+SuiteFile = Annotated[
+    Path | None, typer.Option("--suite", metavar="FILE", help="A validation suite (YAML); else the default one.")
+]
+Replicas = Annotated[
+    int | None, typer.Option(metavar="COUNT", min=1, max=64, help="How many replicas; by default as before.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rollout has ended.")]
 
 
@@ -71,7 +75,10 @@ def rollback(context: typer.Context, name: Name, reason: Reason = "", wait: Wait
 def undeploy(
     context: typer.Context,
     name: Name,
-    environment: Annotated[Literal["staging", "production"], typer.Option("--from", help="Where to stop it.")],
+    environment: Annotated[
+        Literal["staging", "production"],
+        typer.Option("--from", metavar="ENVIRONMENT", help="Where to stop it: staging or production."),
+    ],
     reason: Reason = "",
     wait: Wait = True,
 ) -> None:
@@ -99,7 +106,9 @@ def status(context: typer.Context, as_json: Json = False) -> None:
 def logs(
     context: typer.Context,
     name: Name,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many, of each replica.")] = 20,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", metavar="COUNT", min=1, help="How many, of each replica.")
+    ] = 20,
 ) -> None:
     """The last lines of a model's replicas on this machine."""
     from modelyard.refs import parse_name

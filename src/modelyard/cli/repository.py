@@ -22,9 +22,13 @@ from modelyard.cli.context import (
 )
 from modelyard.errors import IntegrityError, InvalidInput, NotFound
 
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="Tag it; may be repeated. `staging` also stages it.")]
-Meta = Annotated[Path | None, typer.Option("--meta", help="A JSON file with metadata.")]
-Values = Annotated[list[str] | None, typer.Option("--set", help="key=value metadata; dots nest; may be repeated.")]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag it; may be repeated. `staging` also stages it.")
+]
+Meta = Annotated[Path | None, typer.Option("--meta", metavar="FILE", help="A JSON file with metadata.")]
+Values = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Metadata; dots nest; may be repeated.")
+]
 TrustPickle = Annotated[
     str | None, typer.Option("--trust-pickle", metavar="REASON", help="Take pickles, for a reason that is kept.")
 ]
@@ -33,15 +37,14 @@ _NAMED = 5  # damaged files in one line
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (init, register, ls, show, pull, tag, history, verify):
-        app.command()(command)
-    app.command("import")(import_)
+    for command in (init, register, import_, ls, show, pull, tag, history, verify):
+        app.command(command.__name__.rstrip("_"))(command)
 
 
 def init(
     context: typer.Context,
     where: Annotated[
-        str | None, typer.Argument(metavar="[STORE]", help="A folder (by default .modelyard) or the URL of a bucket.")
+        str | None, typer.Argument(metavar="STORE", help="A folder (by default .modelyard) or the URL of a bucket.")
     ] = None,
 ) -> None:
     """Make a store in a folder, or see whether a bucket can be one. A store that is there already stays as it is."""
@@ -88,7 +91,7 @@ def register(
 def import_(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file or folder.")],
-    ref: Annotated[str | None, typer.Argument(metavar="[REF]", help="name or name:v1.2.0")] = None,
+    ref: Annotated[str | None, typer.Argument(metavar="REF", help="name or name:v1.2.0")] = None,
     meta: Meta = None,
     values: Values = None,
     tags: Tags = None,
@@ -114,7 +117,7 @@ def import_(
 
 def ls(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A model's name.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A model's name.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the models, or a model's versions with their tags."""
@@ -153,7 +156,7 @@ def show(context: typer.Context, ref: Reference, as_json: Json = False) -> None:
 def pull(
     context: typer.Context,
     ref: Reference,
-    destination: Annotated[Path | None, typer.Argument(metavar="[DEST]", help="A new or empty folder.")] = None,
+    destination: Annotated[Path | None, typer.Argument(metavar="DEST", help="A new or empty folder.")] = None,
 ) -> None:
     """Get a version's files, verified."""
     repository = yard_of(context).repository
@@ -167,7 +170,7 @@ def pull(
 def tag(
     context: typer.Context,
     ref: Reference,
-    name: Annotated[str, typer.Argument(metavar="TAG")],
+    name: Annotated[str, typer.Argument(metavar="TAG", help="Lower-case letters, digits and '-'.")],
     undo: Annotated[bool, typer.Option("--undo", help="Take the tag's last change back.")] = False,
     reason: Reason = "",
 ) -> None:
@@ -206,7 +209,9 @@ def history(context: typer.Context, name: Name, as_json: Json = False) -> None:
 
 
 def verify(
-    context: typer.Context, ref: Annotated[str | None, typer.Argument(metavar="[REF]")] = None, as_json: Json = False
+    context: typer.Context,
+    ref: Annotated[str | None, typer.Argument(metavar="REF", help="One version; else all.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Hash what is stored again: one version, or everything."""
     repository = yard_of(context).repository

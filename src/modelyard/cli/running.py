@@ -19,9 +19,11 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     context: typer.Context,
-    refs: Annotated[list[str], typer.Argument(metavar="REF…", help="name, name:v1.2.0 or name:tag.")],
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    refs: Annotated[
+        list[str], typer.Argument(metavar="REF", help="name, name:v1.2.0 or name:tag; a language model alone.")
+    ],
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="The port to listen on.")] = 8080,
     replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # noqa: ARG001 - seen in the process list
 ) -> None:
     """Serve models in this process, with the engine their format needs, until SIGTERM."""
@@ -31,7 +33,7 @@ def serve(
 def predict(
     context: typer.Context,
     ref: Reference,
-    text: Annotated[str | None, typer.Option(help="A prompt, or a text to embed.")] = None,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="A prompt, or a text to embed.")] = None,
     as_json: Annotated[str | None, typer.Option("--json", help="The request's body.", metavar="BODY")] = None,
 ) -> None:
     """Ask a deployed model through the gateway."""
