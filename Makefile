@@ -29,7 +29,7 @@ up: $(READY) ## Run the gateway and what should serve, from .modelyard
 	$(BIN)/modelyard up
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 check: $(READY) ## Style, types, import directions, documents
 	$(BIN)/ruff check .

@@ -11,7 +11,8 @@ from functools import total_ordering
 
 from modelyard.errors import InvalidInput, Refused
 
-RESERVED_NAMES = frozenset({"auto", "task"})
+# `auto` and `task` choose a model by other means; the others are paths below /v2/models/<name>.
+RESERVED_NAMES = frozenset({"auto", "task", "infer", "ready", "versions"})
 COMPUTED_TAGS = {
     "latest": "it is always the highest release",
     "main": "it is always the highest release",
