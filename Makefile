@@ -35,7 +35,7 @@ check: $(READY) ## Style, types, import directions, documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_architecture.py
+	$(BIN)/python -m pytest tests/test_architecture.py tests/test_documents.py
 	$(BIN)/python docs/generate.py --check
 
 format: $(READY) ## Format the code

@@ -11,25 +11,6 @@ from pydantic.fields import FieldInfo
 
 from modelyard.settings import Settings
 
-# What a setting means, where the model does not say it itself.
-_MEANINGS = {
-    "env": "`development` or `production`: which engine `InferenceGateway` asks for language models",
-    "store": "where everything shared is kept: `s3://bucket/prefix`, `gs://…`, `az://…` or a folder; "
-    "unset: the nearest `.modelyard` upward, else the one in the home folder",
-    "s3_endpoint_url": "the address of an S3 server that is not AWS",
-    "cache": "verified files of models on this machine, shared by all stores; may be deleted when nothing runs",
-    "user": "who the journals say made a change",
-    "gateway.host": "the address that the gateway listens on",
-    "gateway.port": "the port that the gateway listens on",
-    "engines.vllm_url": "the address of a vLLM of your own",
-    "engines.ollama_url": "the address of an Ollama of your own",
-    "engines.pytorch_url": "the address of a PyTorch server (Open Inference Protocol v2 or TorchServe)",
-    "engines.llamacpp_url": "the address of a llama.cpp server",
-    "engines.timeout_s": "how long an answer of an engine may take",
-    "deployment.target": "`local`: replicas on this machine, run by `modelyard up`; "
-    "`none`: deployments are recorded only, another system carries them out",
-    "deployment.replicas": "how many replicas a model gets at its first deployment",
-}
 _COMPUTED = {"cache": "`~/.cache/modelyard`", "state": "`~/.local/state/modelyard`", "user": "`<login>@<host>`"}
 _UNSET = {"engines.pytorch_url": "the gateway", "engines.llamacpp_url": "the gateway"}
 
@@ -58,7 +39,7 @@ Credentials of object stores are no settings: they come from the usual variables
 
 
 def page() -> str:
-    """docs/settings.md. Raises KeyError for a setting whose meaning is written nowhere."""
+    """docs/settings.md. Raises ValueError for a setting without a description."""
     sections: dict[str, list[str]] = {}
     for key, field in _settings(Settings):
         sections.setdefault(key.rpartition(".")[0], []).append(_row(key, field))
@@ -84,8 +65,11 @@ def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
 
 def _row(key: str, field: FieldInfo) -> str:
     variable = f"MODELYARD_{key.upper().replace('.', '__')}"
-    meaning = field.description or _MEANINGS[key]
-    return f"| `{key.rpartition('.')[2]}` | `{variable}` | {_default(key, field)} | {meaning}{_bounds(field)} |"
+    if not field.description:
+        raise ValueError(f"the setting {key} has no description")
+    return (
+        f"| `{key.rpartition('.')[2]}` | `{variable}` | {_default(key, field)} | {field.description}{_bounds(field)} |"
+    )
 
 
 def _default(key: str, field: FieldInfo) -> str:

@@ -35,8 +35,8 @@ class _Section(BaseModel):
 
 
 class GatewaySettings(_Section):
-    host: str = "127.0.0.1"
-    port: int = Field(7070, ge=1, le=65535)
+    host: str = Field("127.0.0.1", description="the address that the gateway listens on")
+    port: int = Field(7070, ge=1, le=65535, description="the port that the gateway listens on")
     workers: int = Field(2, ge=1, le=256, description="Envoy's worker threads")
     body_limit: int = Field(16 * 1024 * 1024, ge=1024, description="largest request body, bytes")
 
@@ -56,16 +56,22 @@ class ServingSettings(_Section):
 class EngineSettings(_Section):
     """Addresses of engines that run on their own; None: the gateway of `modelyard up`."""
 
-    vllm_url: str = "http://localhost:8000"
-    ollama_url: str = "http://localhost:11434"
-    pytorch_url: str | None = None
-    llamacpp_url: str | None = None
-    timeout_s: float = Field(300, gt=0)
+    vllm_url: str = Field("http://localhost:8000", description="the address of a vLLM of your own")
+    ollama_url: str = Field("http://localhost:11434", description="the address of an Ollama of your own")
+    pytorch_url: str | None = Field(
+        None, description="the address of a PyTorch server (Open Inference Protocol v2 or TorchServe)"
+    )
+    llamacpp_url: str | None = Field(None, description="the address of a llama.cpp server")
+    timeout_s: float = Field(300, gt=0, description="how long an answer of an engine may take")
 
 
 class DeploymentSettings(_Section):
-    target: Literal["local", "none"] = "local"
-    replicas: int = Field(1, ge=1, le=64)
+    target: Literal["local", "none"] = Field(
+        "local",
+        description="`local`: replicas on this machine, run by `modelyard up`; "
+        "`none`: deployments are recorded only, another system carries them out",
+    )
+    replicas: int = Field(1, ge=1, le=64, description="how many replicas a model gets at its first deployment")
     timeout_s: float = Field(300, gt=0, description="how long stage, promote and rollback wait for the rollout")
 
 
@@ -76,15 +82,28 @@ class Settings(BaseSettings):
         env_prefix="MODELYARD_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=None
     )
 
-    env: Environment = "development"
-    store: str | None = None
-    s3_endpoint_url: str | None = None
-    cache: Path = Field(default_factory=lambda: Path.home() / ".cache" / "modelyard")
+    env: Environment = Field(
+        "development",
+        description="`development` or `production`: which engine `InferenceGateway` asks for language models",
+    )
+    store: str | None = Field(
+        None,
+        description="where everything shared is kept: `s3://bucket/prefix`, `gs://…`, `az://…` or a folder; "
+        "unset: the nearest `.modelyard` upward, else the one in the home folder",
+    )
+    s3_endpoint_url: str | None = Field(None, description="the address of an S3 server that is not AWS")
+    cache: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "modelyard",
+        description="verified files of models on this machine, shared by all stores; may be deleted when nothing runs",
+    )
     state: Path = Field(
         default_factory=lambda: Path.home() / ".local" / "state" / "modelyard",
         description="what runs on this machine: records, logs, the gateway's files; a folder for each store",
     )
-    user: str = Field(default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}")
+    user: str = Field(
+        default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
+        description="who the journals say made a change",
+    )
     gateway: GatewaySettings = GatewaySettings()
     serving: ServingSettings = ServingSettings()
     engines: EngineSettings = EngineSettings()
