@@ -51,11 +51,9 @@ SIGNATURE = {
 class Times(torch.nn.Module):
     """Multiplies by its factor, so that an answer tells which version gave it."""
 
-    factor: torch.Tensor
-
     def __init__(self, factor: float) -> None:
         super().__init__()
-        self.register_buffer("factor", torch.tensor(factor))
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,22 +39,22 @@ def predict(
     """Ask a deployed model through the gateway."""
     from modelyard.deployment.client import ModelClient, message
     from modelyard.refs import ModelRef
+    from modelyard.repository.environments import NAMES as ENVIRONMENTS
 
     yard, model = yard_of(context), ModelRef.parse(ref)
-    if (text is None) == (as_json is None):
+    if as_json is not None and text is None:
+        request = _request(as_json)
+    elif text is None or as_json is not None:
         raise InvalidInput("give either --text or --json", remedy="see `modelyard predict --help`")
-    if as_json is not None:
-        try:
-            request = json.loads(as_json)
-        except ValueError as error:
-            raise InvalidInput(f"--json is not JSON: {error}", remedy="write {…}") from error
-        if not isinstance(request, dict):
-            raise InvalidInput("--json holds no JSON object", remedy="write {…}")
     elif yard.repository.resolve(model).model.task == "text-generation":
         request = {"messages": [{"role": "user", "content": text}]}
     else:
         request = {"input": text}
-    answer = ModelClient(yard.settings.gateway.url, ref).ask(request)
+    if model.digest or model.tag not in (None, *ENVIRONMENTS):  # the gateway knows names, environments and versions
+        version = yard.repository.resolve(model)
+        model = ModelRef(version.name, version.version)
+    with ModelClient(yard.settings.gateway.url, str(model)) as client:
+        answer = client.ask(request)
     if answer.status == 404:
         raise NotFound(
             f"the gateway at {yard.settings.gateway.url} said {message(answer)}", remedy="see `modelyard status`"
@@ -62,6 +62,16 @@ def predict(
     if answer.status != 200:
         raise EngineError(f"{ref} answered {message(answer)}", remedy=f"see `modelyard logs {model.name}`")
     print_json(answer.body)
+
+
+def _request(text: str) -> dict[str, Any]:
+    try:
+        request = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"--json is not JSON: {error}", remedy="write {…}") from error
+    if not isinstance(request, dict):
+        raise InvalidInput("--json holds no JSON object", remedy="write {…}")
+    return request
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:

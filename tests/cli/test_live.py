@@ -1,0 +1,107 @@
+"""The verbs of deployment as a person types them, with a real `modelyard up` beside."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .conftest import Cli, refused
+
+SIGNATURE = {
+    side: [{"name": name, "datatype": "FP32", "shape": [-1, 2]}] for side, name in (("inputs", "x"), ("outputs", "y"))
+}
+REQUEST = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]})
+SUITE = """
+name: doubles
+golden:
+  - request: {inputs: [{name: x, datatype: FP32, shape: [1, 2], data: [1.0, 2.0]}]}
+    expect: {outputs: [{data: [2.0, 4.0]}]}
+"""
+
+
+class Double(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+class Triple(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 3
+
+
+def test_from_staging_to_production(cli: Cli, folder: Path) -> None:
+    (folder / "suite.yaml").write_text(SUITE)
+    cli("init")
+    for module, version in ((Double(), "v1.0.0"), (Triple(), "v1.1.0")):
+        save(module, folder / version)
+        registered = cli("register", version, f"calc:{version}", "--set", f"signature={json.dumps(SIGNATURE)}")
+        assert registered.code == 0, registered
+    cli("tag", "calc:v1.0.0", "stable")
+
+    with up(folder):
+        assert cli("stage", "calc:v1.0.0").out == "calc:v1.0.0 serves in staging\n"
+        validated = cli("validate", "calc:v1.0.0", "--suite", "suite.yaml")
+        assert validated.code == 0 and "passed  golden 1: as expected" in validated.out
+        assert cli("promote", "calc:v1.0.0").out == "calc:v1.0.0 serves in production\n"
+        exact = cli("show", "calc:v1.0.0").out.split()[0]
+        for ref in ("calc", "calc:production", "calc:v1.0.0", "calc:stable", exact):
+            assert cli("predict", ref, "--json", REQUEST).json["outputs"][0]["data"] == [2.0, 4.0]
+
+        assert cli("stage", "calc:v1.1.0").code == 0
+        failed = cli("validate", "calc:v1.1.0", "--suite", "suite.yaml", "--json")
+        refused(failed, "calc:v1.1.0 did not pass: golden 1: ", "expected 2.0")
+        assert failed.json["passed"] is False
+        refused(cli("promote", "calc:v1.1.0"), "failed doubles-", "or use --force with --reason")
+        assert cli("predict", "calc", "--json", REQUEST).json["outputs"][0]["data"] == [2.0, 4.0]
+
+        refused(cli("predict", "calc", "--json", '{"inputs": []}'), "calc answered 400: ", "see `modelyard logs calc`")
+        refused(cli("predict", "calc:v9.0.0", "--json", REQUEST), "said 404: ", "see `modelyard status`")
+        refused(cli("up"), "`modelyard up` runs already for this store on this machine; use it, or stop it first")
+        assert cli("logs", "calc").out.startswith("==> ")
+        rows = {row["environment"]: row for row in cli("status", "--json").json}
+        assert {name: (row["serving"], row["ready"], row["outcome"]) for name, row in rows.items()} == {
+            "production": ("v1.0.0", 1, "done"),
+            "staging": ("v1.1.0", 1, "done"),
+        }
+        assert cli("undeploy", "calc", "--from", "staging").code == 0
+        wait_for(lambda: "said 404: " in cli("predict", "calc:staging", "--json", REQUEST).err)
+
+
+def save(module: torch.nn.Module, folder: Path) -> None:
+    folder.mkdir()
+    script: Callable[..., Any] = torch.jit.script
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch advises other formats for new models
+        script(module).save(str(folder / "model.pt"))
+
+
+@contextmanager
+def up(folder: Path) -> Iterator[None]:
+    """`modelyard up` in the current folder, as long as the block runs."""
+    log = folder / "up.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-m", "modelyard", "up"], stdout=out, stderr=out)
+    try:
+        wait_for(lambda: process.poll() is not None or b"gateway http://" in log.read_bytes())
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
