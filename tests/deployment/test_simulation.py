@@ -1,0 +1,204 @@
+"""The plan on a world that does what it likes: replicas crash, supervisors are killed, wishes change.
+
+The world's gateway confirms one tick late, and until then may do the one or the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Stop, plan
+from modelyard.repository import Deployment, DeploymentSpec, Pin
+
+from .builders import V1, V2, V3, V4
+
+LIMITS = Limits(ready_s=10, drain_s=5)
+CRASHES_ON_START, NEVER_READY = V3, V4
+LOADS_IN_S, STOPS_IN_S = 3, 2
+CALM_S = 200  # enough for two replicas that never get ready, and for the longest backoff
+
+
+@dataclass
+class Process:
+    pin: Pin
+    rollout: str
+    state: str
+    since: int
+    in_flight: int = 0
+
+
+@dataclass
+class World:
+    """Time goes in seconds. What the supervisor knows of the gateway is lost when it is killed."""
+
+    deployment: Deployment = field(default_factory=Deployment)
+    now: int = 0
+    processes: dict[str, Process] = field(default_factory=dict)
+    gateway: frozenset[str] = frozenset()  # what it has confirmed
+    asked: frozenset[str] = frozenset()  # what it will confirm next
+    known: frozenset[str] = frozenset()
+    unrouted: dict[str, int] = field(default_factory=dict)
+    names: itertools.count[int] = field(default_factory=itertools.count)
+
+    def in_traffic(self) -> set[str]:
+        """Who may get a request now."""
+        return {name for name in self.gateway | self.asked if name in self.processes and self.ready(name)}
+
+    def ready(self, name: str) -> bool:
+        return self.processes[name].state == "ready"
+
+    def tick(self) -> None:
+        self.now += 1
+        self._live()
+        self._confirm()
+        decided = plan(self.deployment, self._look(), LIMITS)
+        self._check(decided)
+        self.asked = decided.routed
+        for step in decided.steps:
+            self._do(step)
+
+    def lose_supervisor(self) -> None:
+        self.known, self.unrouted = frozenset(), {}
+
+    def move(self, name: str, state: str) -> None:
+        self.processes[name].state, self.processes[name].since, self.processes[name].in_flight = state, self.now, 0
+
+    def _live(self) -> None:
+        for name, process in list(self.processes.items()):
+            age = self.now - process.since
+            if process.state == "starting" and process.pin == CRASHES_ON_START:
+                self.move(name, "exited")
+            elif process.state == "starting" and process.pin != NEVER_READY and age >= LOADS_IN_S:
+                self.move(name, "ready")
+            elif process.state == "stopping" and age >= STOPS_IN_S:
+                del self.processes[name]
+
+    def _confirm(self) -> None:
+        """What was asked one tick ago holds now."""
+        self.gateway = self.known = self.asked
+        self.unrouted = {n: self.unrouted.get(n, self.now) for n in self.processes if n not in self.gateway}
+
+    def _look(self) -> list[Replica]:
+        return [
+            Replica(
+                name,
+                "production",
+                "digit",
+                p.pin,
+                p.rollout,
+                p.state,  # type: ignore[arg-type]
+                float(self.now - p.since),
+                20000,
+                routed=name in self.known,
+                unrouted_s=float(self.now - self.unrouted[name]) if name in self.unrouted else None,
+                in_flight=p.in_flight,
+            )
+            for name, p in self.processes.items()
+        ]
+
+    def _check(self, decided: Plan) -> None:
+        count = self.deployment.spec.replicas if self.deployment.target else 0
+        alive = [p for p in self.processes.values() if p.state in ("starting", "ready")]
+        starts = sum(isinstance(step, Start) for step in decided.steps)
+        assert not starts or len(alive) + starts <= count + self.deployment.spec.surge
+        before = {name for name in self.asked if name in self.processes and self.ready(name)}
+        assert all(self.ready(name) for name in decided.routed)
+        assert len(decided.routed) >= min(len(before), count)
+        for step in decided.steps:
+            if isinstance(step, Stop) and self.processes[step.replica].state == "ready":
+                assert step.replica not in self.gateway | decided.routed
+                long_enough = self.now - self.unrouted[step.replica] > LIMITS.drain_s
+                assert self.processes[step.replica].in_flight == 0 or long_enough
+            if isinstance(step, Finish) and self.deployment.target:
+                serves = [n for n in self.gateway if n in self.processes and self.ready(n)]
+                assert len(serves) >= count
+                assert all(self.processes[name].pin == self.deployment.target for name in serves)
+
+    def _do(self, step: object) -> None:
+        match step:
+            case Start(pin):
+                self.processes[f"r{next(self.names)}"] = Process(pin, self.deployment.rollout, "starting", self.now)
+            case Stop(name) if self.processes[name].state == "exited":
+                del self.processes[name]
+            case Stop(name):
+                self.move(name, "stopping")
+            case GiveUp(name):
+                self.move(name, "exited")
+            case Finish():
+                self.deployment = self.deployment.finished()
+            case Fail(reason):
+                self.deployment = self.deployment.failed(reason)
+
+
+class Rollouts(RuleBasedStateMachine):
+    @initialize(serves=st.sampled_from([None, V1]), replicas=st.integers(1, 3))
+    def begin(self, serves: Pin | None, replicas: int) -> None:
+        self.world = World()
+        if serves:
+            self.world.deployment = Deployment().ask(serves, spec=DeploymentSpec(replicas)).finished()
+
+    @rule(
+        wish=st.sampled_from([V1, V2, CRASHES_ON_START, NEVER_READY, None]),
+        spec=st.builds(DeploymentSpec, st.integers(1, 3), st.integers(1, 2)),
+    )
+    def ask(self, wish: Pin | None, spec: DeploymentSpec) -> None:
+        self.world.deployment = self.world.deployment.ask(wish, spec=spec)
+
+    @rule(ticks=st.integers(1, 6))
+    def go_on(self, ticks: int) -> None:
+        for _ in range(ticks):
+            self.world.tick()
+
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.world.processes)))
+        if self.world.processes[name].state in ("starting", "ready"):
+            self.world.move(name, "exited")
+
+    @rule()
+    def kill_the_supervisor(self) -> None:
+        self.world.lose_supervisor()
+
+    @rule()
+    def lose_everything(self) -> None:
+        """The machine goes down; the records stay."""
+        for name, process in self.world.processes.items():
+            if process.state != "exited":
+                self.world.move(name, "exited")
+        self.world.lose_supervisor()
+
+    @precondition(lambda self: self.world.in_traffic())
+    @rule(data=st.data())
+    def request(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.world.in_traffic())))
+        self.world.processes[name].in_flight += 1
+
+    @precondition(lambda self: any(p.in_flight for p in self.world.processes.values()))
+    @rule()
+    def answer(self) -> None:
+        for process in self.world.processes.values():
+            process.in_flight = max(0, process.in_flight - 1)
+
+    def teardown(self) -> None:
+        """Left alone, every rollout ends; what serves then is complete, and alone."""
+        if not hasattr(self, "world"):
+            return
+        for _ in range(CALM_S):
+            self.world.tick()
+        deployment = self.world.deployment
+        count = deployment.spec.replicas if deployment.target else 0
+        assert deployment.outcome in ("", "done", "failed")
+        assert deployment.serving == deployment.target
+        left = {name: p for name, p in self.world.processes.items() if p.state != "exited"}
+        assert [p.pin for p in left.values()] == [deployment.serving] * count
+        assert self.world.gateway == left.keys()
+
+
+TestRollouts = Rollouts.TestCase
+TestRollouts.settings = settings(max_examples=400, stateful_step_count=25, deadline=None)
