@@ -95,6 +95,18 @@ def test_a_byte_flipped_in_the_cache_is_fetched_again(yard: Cli, folder: Path) -
     assert (folder / "out" / "weights.bin").read_bytes() == b"weights"
 
 
+def test_serve_does_not_trust_the_cache(cli: Cli, folder: Path, store: Path) -> None:
+    (folder / "model.gguf").write_bytes(GGUF)
+    cli("init")
+    cli("register", "model.gguf", "talker:v1.0.0")
+    cached = Path(cli("pull", "talker").out.strip()) / "model.gguf"
+    cached.chmod(0o644)
+    for path in (cached, next(store.glob("models/talker/v1.0.0/*/model.gguf"))):
+        flip(path)
+
+    refused(cli("serve", "talker", "--port", str(free_port())), "model.gguf is damaged in the store")
+
+
 def test_a_file_that_is_gone(yard: Cli, store: Path) -> None:
     next(store.glob("models/good/v1.0.0/*/weights.bin")).unlink()
 
