@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import fcntl
+import threading
+from pathlib import Path
+
+import pytest
+
+from modelyard.deployment.controller import lock, running
+from modelyard.errors import Conflict
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "when needed"
+    assert not running(folder)
+    with lock(folder):
+        assert running(folder)
+        with pytest.raises(Conflict, match=r"`modelyard up` runs already for this store.*stop it first"), lock(folder):
+            pass
+        assert running(folder)
+    assert not running(folder)
+    with lock(folder):
+        assert running(folder)
+
+
+def test_somebody_who_only_asks_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "up.lock").touch()
+    with (tmp_path / "up.lock").open("r") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        letting_go = threading.Timer(0.1, fcntl.flock, (asking, fcntl.LOCK_UN))
+        letting_go.start()
+        with lock(tmp_path):
+            assert running(tmp_path)
+        letting_go.join()

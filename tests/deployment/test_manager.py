@@ -1,0 +1,295 @@
+"""The rules of the manager. Whoever carries wishes out is played by `carry_out`; validation is not asked for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard.deployment import DeploymentManager, LocalStatus, Suite, manager
+from modelyard.deployment.validation import Check, Validation
+from modelyard.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    Refused,
+    RolloutFailed,
+    Unavailable,
+    ValidationFailed,
+)
+from modelyard.repository import Deployment, Environment, EvidenceJournal, ModelRepository
+from modelyard.settings import DeploymentSettings, Settings
+from modelyard.store import Memory
+
+GOOD: tuple[Check, ...] = (Check("answers", True, "answered"),)
+BAD = (Check("answers", True, "answered"), Check("accuracy", False, "0.5 is worse than the threshold 0.9"))
+OTHER = Suite(name="other")
+
+
+class Bench:
+    """A manager on a repository with three versions of `digit`; `checks` is what the next validation will find."""
+
+    def __init__(self, repository: ModelRepository, target: str) -> None:
+        self.running = True
+        self.checks = GOOD
+        self.validated = 0
+        self.repository = repository
+        settings = Settings(user="tester", deployment=DeploymentSettings(timeout_s=0.3))
+        local = LocalStatus(lambda: self.running, list)
+        self.manager = DeploymentManager(repository, target=target, settings=settings, local=local)
+
+    def promote(self, version: str, **options: Any) -> Deployment:
+        return self.manager.promote_to_production("digit", version, wait=False, **options)
+
+    def force(self, version: str) -> None:
+        """To production, and there."""
+        self.promote(version, force=True, reason="a test")
+        self.carry_out()
+
+    def stage(self, version: str) -> None:
+        self.manager.deploy_to_staging("digit", version, wait=False)
+        self.carry_out("staging")
+
+    def validate(self, version: str, *, suite: Suite | None = None, checks: tuple[Check, ...] = GOOD) -> None:
+        self.checks = checks
+        self.manager.run_validation_tests("digit", version, suite=suite)
+
+    def carry_out(self, environment: str = "production") -> None:
+        self._journal(environment).update("digit", lambda now: now.finished(), by="reconciler", why="done")
+
+    def fail(self, reason: str) -> None:
+        self._journal("production").update("digit", lambda now: now.failed(reason), by="reconciler", why="failed")
+
+    def serving(self) -> tuple[str | None, list[str]]:
+        """What serves production, and what one can go back to."""
+        now = self._journal("production").get("digit")
+        return str(now.serving) if now.serving else None, [str(pin) for pin in now.earlier]
+
+    def why(self) -> str:
+        return self._journal("production").history()[-1][0].why
+
+    def _journal(self, environment: str) -> Environment:
+        return self.repository.environment(environment)
+
+
+@pytest.fixture
+def make_bench(
+    open_repository: Callable[..., ModelRepository], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Bench]:
+    repository = open_repository(Memory())
+    for number in (1, 2, 3):
+        (tmp_path / "model.onnx").write_bytes(b"weights %d" % number)
+        repository.register_model("digit", f"v1.{number}.0", tmp_path / "model.onnx", {})
+
+    def make(target: str) -> Bench:
+        bench = Bench(repository, target)
+
+        def run(self: Validation) -> tuple[Check, ...]:
+            bench.validated += 1
+            return bench.checks
+
+        monkeypatch.setattr(Validation, "run", run)
+        return bench
+
+    return make
+
+
+@pytest.fixture
+def bench(make_bench: Callable[[str], Bench]) -> Bench:
+    return make_bench("local")
+
+
+def test_promotion_without_evidence_validates_first(bench: Bench) -> None:
+    bench.stage("v1.1.0")
+    asked = bench.promote("v1.1.0")
+    assert bench.validated == 1
+    assert asked.evidence
+    assert asked.evidence.startswith("default-")
+    bench.carry_out()
+    bench.promote("v1.1.0", replicas=2)  # the evidence is still good
+    assert bench.validated == 1
+
+
+def test_promotion_is_refused_with_the_reasons(bench: Bench) -> None:
+    bench.stage("v1.1.0")
+    bench.checks = BAD
+    for _ in range(2):  # at once, and later from the evidence
+        with pytest.raises(ValidationFailed, match=r"accuracy: 0\.5 is worse than the threshold 0\.9.*--force"):
+            bench.promote("v1.1.0")
+    assert bench.validated == 1
+    assert bench.serving() == (None, [])
+
+
+def test_what_is_not_staged_can_not_be_validated(bench: Bench) -> None:
+    bench.stage("v1.2.0")
+    with pytest.raises(Unavailable, match=r"digit:v1\.1\.0 is not deployed in staging.*modelyard stage"):
+        bench.promote("v1.1.0")
+
+
+def test_a_later_failure_revokes_a_pass_and_a_later_pass_heals(bench: Bench) -> None:
+    bench.stage("v1.1.0")
+    bench.validate("v1.1.0")
+    bench.validate("v1.1.0", checks=BAD)
+    with pytest.raises(ValidationFailed):
+        bench.promote("v1.1.0")
+    bench.validate("v1.1.0")
+    bench.promote("v1.1.0")
+
+
+def test_evidence_of_another_suite_does_not_do(bench: Bench) -> None:
+    bench.stage("v1.1.0")
+    bench.validate("v1.1.0")
+    bench.checks = BAD
+    with pytest.raises(ValidationFailed):
+        bench.promote("v1.1.0", suite=OTHER)
+    assert bench.validated == 2
+    with pytest.raises(ValidationFailed, match="other-"):  # every suite that was ever run must have passed
+        bench.promote("v1.1.0")
+
+
+def test_evidence_on_another_engine_does_not_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.stage("v1.1.0")
+    bench.validate("v1.1.0")
+    monkeypatch.setattr(manager, "version", lambda library: "99.0")
+    bench.promote("v1.1.0")
+    assert bench.validated == 2
+
+
+def test_evidence_of_other_bytes_does_not_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.stage("v1.1.0")
+    bench.validate("v1.1.0")
+    newest = EvidenceJournal.newest
+
+    def of_other_bytes(self: Any, ref: Any) -> Any:
+        return {key: type(e)(e.passed, "sha256:" + "0" * 64, e.suite, e.engine) for key, e in newest(self, ref).items()}
+
+    monkeypatch.setattr(EvidenceJournal, "newest", of_other_bytes)
+    bench.promote("v1.1.0")
+    assert bench.validated == 2
+
+
+def test_force_needs_a_reason_which_the_history_keeps(bench: Bench) -> None:
+    with pytest.raises(Refused, match="reason"):
+        bench.promote("v1.1.0", force=True)
+    asked = bench.promote("v1.1.0", force=True, reason="the customer waits")
+    assert bench.validated == 0
+    assert asked.evidence == "forced"
+    assert bench.why() == "promote digit:v1.1.0, forced: the customer waits"
+
+
+def test_one_rollout_at_a_time(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.promote("v1.2.0", force=True, reason="first")
+    with pytest.raises(Conflict, match=r"a rollout of digit to v1\.2\.0 is under way"):
+        bench.promote("v1.3.0", force=True, reason="second")
+
+
+def test_rollbacks_go_back_step_by_step(bench: Bench) -> None:
+    for version in ("v1.1.0", "v1.2.0", "v1.3.0"):
+        bench.force(version)
+    assert bench.serving() == ("v1.3.0", ["v1.2.0", "v1.1.0"])
+    bench.manager.rollback("digit", reason="it is slow", wait=False)
+    assert bench.why() == "roll back digit to v1.2.0: it is slow"
+    bench.carry_out()
+    assert bench.serving() == ("v1.2.0", ["v1.1.0"])
+    bench.manager.rollback("digit", wait=False)
+    bench.carry_out()
+    assert bench.serving() == ("v1.1.0", [])
+    with pytest.raises(Refused, match="no earlier version"):
+        bench.manager.rollback("digit")
+
+
+def test_rollback_during_a_rollout_goes_back_to_what_serves(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.force("v1.2.0")
+    bench.promote("v1.3.0", force=True, reason="a test")
+    asked = bench.manager.rollback("digit", wait=False)
+    assert (str(asked.target), asked.outcome) == ("v1.2.0", "running")
+    bench.carry_out()
+    assert bench.serving() == ("v1.2.0", ["v1.1.0"])
+
+
+def test_rollback_of_what_was_never_there(bench: Bench) -> None:
+    with pytest.raises(NotFound, match="never deployed"):
+        bench.manager.rollback("digit")
+    bench.promote("v1.1.0", force=True, reason="a test")
+    with pytest.raises(Refused, match="no earlier version"):
+        bench.manager.rollback("digit")
+
+
+def test_rollback_does_not_overtake_somebody_else(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.force("v1.1.0")
+    bench.force("v1.2.0")
+    get = Environment.get
+
+    def slow_get(self: Environment, model: str) -> Deployment:
+        seen = get(self, model)
+        monkeypatch.setattr(Environment, "get", get)
+        bench.promote("v1.3.0", force=True, reason="faster")
+        return seen
+
+    monkeypatch.setattr(Environment, "get", slow_get)
+    with pytest.raises(Conflict, match="in between"):
+        bench.manager.rollback("digit")
+
+
+def test_undeploy_and_back(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.manager.undeploy("digit", "production", reason="retired", wait=False)
+    bench.carry_out()
+    assert bench.serving() == (None, ["v1.1.0"])
+    with pytest.raises(NotFound, match="not deployed"):
+        bench.manager.undeploy("digit", "production")
+    bench.manager.rollback("digit", wait=False)
+    bench.carry_out()
+    assert bench.serving() == ("v1.1.0", [])
+
+
+def test_replicas_stay_as_they_were(bench: Bench) -> None:
+    bench.promote("v1.1.0", replicas=3, force=True, reason="a test")
+    bench.carry_out()
+    assert bench.promote("v1.2.0", force=True, reason="a test").spec.replicas == 3
+    with pytest.raises(InvalidInput, match="0 replicas"):
+        bench.promote("v1.2.0", replicas=0, force=True, reason="a test")
+
+
+def test_with_the_target_none_it_is_only_recorded(make_bench: Callable[[str], Bench]) -> None:
+    bench = make_bench("none")
+    bench.running = False
+    done = bench.manager.promote_to_production("digit", "v1.1.0", force=True, reason="deployed by another system")
+    assert done.outcome == "done"
+    assert bench.serving() == ("v1.1.0", [])
+    assert bench.manager.status()[0].serving == "v1.1.0"
+
+
+def test_waiting_needs_somebody_who_does_it(bench: Bench) -> None:
+    bench.running = False
+    with pytest.raises(Unavailable, match="modelyard up"):
+        bench.manager.deploy_to_staging("digit", "v1.1.0")
+    assert bench.repository.environment("staging").get("digit").outcome == "running"  # recorded all the same
+
+
+def test_waiting_tells_how_it_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def then(action: Callable[[], object]) -> None:
+        """Once the wish is recorded and waiting begins."""
+
+        def running() -> bool:
+            action()
+            return True
+
+        monkeypatch.setattr(bench.manager, "_local", LocalStatus(running, list))
+
+    then(bench.carry_out)
+    bench.manager.promote_to_production("digit", "v1.1.0", force=True, reason="a test")
+    then(lambda: bench.fail("no memory"))
+    with pytest.raises(RolloutFailed, match=r"went back to v1\.1\.0: no memory.*modelyard logs digit"):
+        bench.manager.promote_to_production("digit", "v1.2.0", force=True, reason="a test")
+    then(lambda: bench.manager.rollback("digit", wait=False))
+    with pytest.raises(Conflict, match="took over"):
+        bench.manager.promote_to_production("digit", "v1.2.0", force=True, reason="a test")
+    bench.carry_out()
+    then(lambda: None)
+    with pytest.raises(RolloutFailed, match=r"not done after 0\.3 s; it goes on"):
+        bench.manager.promote_to_production("digit", "v1.2.0", force=True, reason="a test")

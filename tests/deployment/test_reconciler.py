@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from threading import Event
+
+import pytest
+
+from modelyard.deployment.plan import Limits, Replica
+from modelyard.deployment.reconciler import Reconciler
+from modelyard.errors import InvalidInput, ModelyardError, StoreError, Unavailable
+from modelyard.gateway.routes import RouteTable
+from modelyard.refs import ModelRef
+from modelyard.repository import Deployment, Environment, Pin
+from modelyard.store import Memory
+
+from .builders import V1, V2, replica
+
+
+class World:
+    """A target, a router and a clock; what they are told stands in `told`, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.replicas: dict[str, Replica] = {}
+        self.attempts = self.started = 0
+        self.now = 0.0
+        self.busy: dict[tuple[str, str, int], int] = {}
+        self.table = RouteTable()
+        self.fails: dict[str, ModelyardError] = {}  # operation, or operation and model → what it raises
+
+    def clock(self) -> float:
+        return self.now
+
+    # the target
+
+    def observe(self) -> list[Replica]:
+        return list(self.replicas.values())
+
+    def _fail(self, *operations: str) -> None:
+        for operation in operations:
+            if operation in self.fails:
+                raise self.fails[operation]
+
+    def start_replica(self, environment: str, ref: ModelRef, rollout: str) -> None:
+        self.attempts += 1
+        self._fail("start", f"start {ref.name}")
+        assert ref.version
+        assert ref.digest
+        name = f"{ref.name}{self.started}"
+        self.started += 1
+        self.told.append(f"start {name}")
+        started = replica(name, Pin(ref.version, ref.digest), "starting", rollout=rollout)
+        self.replicas[name] = replace(started, environment=environment, model=ref.name)
+
+    def stop(self, replica_id: str) -> None:
+        self.told.append(f"stop {replica_id}")
+        del self.replicas[replica_id]
+
+    def give_up(self, replica_id: str, reason: str) -> None:
+        self.told.append(f"give up {replica_id}: {reason}")
+        self.replicas[replica_id] = replace(self.replicas[replica_id], state="exited", since_s=0, error=reason)
+
+    def ready(self, name: str) -> None:
+        self.replicas[name] = replace(self.replicas[name], state="ready")
+
+
+class FakeTarget:
+    def __init__(self, world: World) -> None:
+        self.observe, self.stop, self.give_up = world.observe, world.stop, world.give_up
+        self._world = world
+
+    def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
+        self._world.start_replica(environment, ref, rollout)
+
+
+class FakeRouter:
+    """Runs after `start`; `in_flight` and `apply` need that, as the real one does."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.runs = False
+
+    def start(self) -> None:
+        self.runs = True
+
+    def apply(self, table: RouteTable) -> None:
+        self._need()
+        self._world._fail("apply")
+        if table != self._world.table:
+            self._world.told.append("route")
+        self._world.table = table
+
+    def in_flight(self) -> Mapping[tuple[str, str, int], int]:
+        self._need()
+        return self._world.busy
+
+    def _need(self) -> None:
+        if not self.runs:
+            raise Unavailable("the gateway does not run")
+
+
+class Yard:
+    """A reconciler in a world, and the journal it reads."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.router = FakeRouter(self.world)
+        self.store = Memory()
+        self.production = Environment(self.store, "production")
+        self.reconciler = self.another()
+
+    def another(self) -> Reconciler:
+        return Reconciler(
+            [self.production],
+            FakeTarget(self.world),
+            self.router,
+            Limits(ready_s=120, drain_s=60),
+            user="reconciler",
+            clock=self.world.clock,
+        )
+
+    def ask(self, pin: Pin | None, model: str = "digit") -> None:
+        self.production.update(model, lambda old: old.ask(pin), by="somebody", why="a wish")
+
+    def ticks(self, count: int = 1) -> list[str]:
+        """What was done in so many rounds."""
+        self.world.told.clear()
+        for _ in range(count):
+            self.world.now += 1.0
+            self.reconciler.tick()
+        return list(self.world.told)
+
+    def get(self, model: str = "digit") -> Deployment:
+        return self.production.get(model)
+
+
+@pytest.fixture
+def yard() -> Yard:
+    """`digit` v1.1.0 serves with one replica, `digit0`."""
+    yard = Yard()
+    yard.ask(V1)
+    yard.ticks()
+    yard.world.ready("digit0")
+    yard.ticks(2)
+    assert yard.get().outcome == "done"
+    return yard
+
+
+def test_a_rollout_moves_the_traffic_before_it_stops_anything(yard: Yard) -> None:
+    yard.ask(V2)
+    assert yard.ticks() == ["route", "start digit1"]  # a name for the new version, without anybody behind it
+    yard.world.ready("digit1")
+    assert yard.ticks() == ["route"]
+    assert yard.ticks() == ["stop digit0"]
+    assert yard.get().serving == V2
+    entries = yard.production.history()
+    assert (entries[-1][0].by, entries[-1][0].why) == ("reconciler", "digit: v1.2.0 serves")
+    assert yard.ticks() == ["route"]  # the old one is gone from the table
+    assert yard.ticks(3) == []
+
+
+def test_what_is_in_hand_is_waited_for(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.world.busy = {("any", "127.0.0.1", yard.world.replicas["digit0"].port): 1}
+    yard.ticks(3)
+    assert "digit0" in yard.world.replicas
+    yard.world.busy.clear()
+    assert yard.ticks() == ["stop digit0"]
+
+
+def test_nothing_is_stopped_while_the_gateway_does_not_confirm(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.world.fails["apply"] = Unavailable("Envoy does not confirm")
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            yard.ticks()
+    assert yard.world.told == []
+    yard.world.fails.clear()
+    assert yard.ticks(2) == ["route", "stop digit0"]
+
+
+def test_a_supervisor_that_comes_later_goes_on(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks()
+    yard.reconciler = yard.another()
+    assert yard.ticks() == []  # the gateway has to confirm it to this one, too
+    assert yard.ticks() == ["stop digit0"]
+
+
+def test_a_gateway_that_died_is_started_before_it_is_asked(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks()
+    yard.router.runs = False
+    assert yard.ticks() == ["stop digit0"]
+
+
+def test_without_the_store_the_last_wish_goes_on(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Environment) -> None:
+        raise StoreError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Environment, "read", fail)
+        crashed = yard.world.replicas["digit0"]
+        yard.world.replicas["digit0"] = replace(crashed, state="exited", since_s=0)
+        assert "start digit1" in yard.ticks()
+        yard.world.ready("digit1")
+        yard.ticks()
+        assert [e.port for b in yard.world.table.backends for e in b.endpoints] == [yard.world.replicas["digit1"].port]
+        with pytest.raises(StoreError, match="away"):  # one that has never read the wishes does nothing
+            yard.another().tick()
+    yard.ask(None)
+    yard.ticks(3)
+    assert yard.get().serving is None
+
+
+def test_a_wish_that_changed_in_between_is_not_overwritten(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks()
+    yard.ask(V1)  # after this round's reading
+    yard.world.now -= 0.9
+    yard.ticks()
+    now = yard.get()
+    assert (now.serving, now.target, now.outcome) == (V1, V1, "running")
+    yard.ticks()
+    yard.world.ready("digit2")
+    yard.ticks(3)
+    assert yard.get().outcome == "done"
+    assert [r.pin for r in yard.world.replicas.values()] == [V1]
+
+
+def test_what_can_not_be_started_fails_the_rollout(yard: Yard) -> None:
+    yard.world.fails["start"] = InvalidInput("no engine here serves the format pickle")
+    yard.ask(V2)
+    yard.ticks()
+    now = yard.get()
+    assert (now.serving, now.target, now.outcome) == (V1, V1, "failed")
+    assert now.reason == "no engine here serves the format pickle"
+    assert yard.production.history()[-1][0].why == "digit: went back: no engine here serves the format pickle"
+
+
+def test_a_store_that_is_away_at_the_start_is_nobodys_fault(yard: Yard) -> None:
+    yard.world.fails["start"] = StoreError("the store is away")
+    yard.ask(V2)
+    yard.ticks(5)
+    assert yard.get().outcome == "running"
+    yard.world.fails.clear()
+    assert "start digit1" in yard.ticks(2)
+
+
+def test_one_models_trouble_holds_up_no_other(yard: Yard) -> None:
+    yard.world.fails["start apple"] = StoreError("its files can't be read")
+    yard.ask(V1, "apple")
+    yard.ask(V1, "zebra")
+    assert "start zebra1" in yard.ticks()
+    yard.world.ready("zebra1")
+    yard.ticks(2)
+    assert yard.get("zebra").outcome == "done"
+    assert yard.get("apple").outcome == "running"
+
+
+def test_what_fails_is_tried_again_only_after_a_rest(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    yard.ask(V2)
+    yard.world.fails["start"] = StoreError("the store is away")
+    before = yard.world.attempts
+    for _ in range(30):  # three seconds
+        yard.world.now += 0.1
+        yard.reconciler.tick()
+    assert yard.world.attempts - before == 3
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["digit in production: the store is away"]  # told once
+
+
+def test_replicas_that_nobody_wants_any_more_are_ended(yard: Yard) -> None:
+    yard.production = Environment(Memory(), "production")  # a store made anew at the same place
+    yard.reconciler = yard.another()
+    assert yard.ticks() == ["route"]
+    assert yard.ticks() == ["stop digit0"]
+
+
+def test_one_that_does_not_get_ready_is_given_up_with_the_reason(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    for _ in range(2):
+        [late] = [r for r in yard.world.replicas.values() if r.state == "starting"]
+        yard.world.replicas[late.id] = replace(late, since_s=121)
+        assert yard.ticks()[-1].startswith(f"give up {late.id}: it was not ready after 120 s")
+        yard.ticks(2)
+    assert yard.get().reason == "v1.2.0 does not stay up: it was not ready after 120 s"
+    assert yard.get().serving == V1
+
+
+def test_the_loop_outlives_errors_and_tells_each_once(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    class Stop(Event):
+        """Set after five rounds."""
+
+        rounds = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.rounds += 1
+            return self.rounds > 5
+
+    yard.world.fails["apply"] = Unavailable("Envoy does not confirm")
+    yard.reconciler.run(Stop())
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == ["round: Envoy does not confirm"]

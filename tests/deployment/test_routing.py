@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from modelyard.deployment.routing import route_table
+from modelyard.gateway.routes import RouteTable
+from modelyard.repository import Deployment
+
+from .builders import V1, V2, replica, serving
+
+
+def names(table: RouteTable) -> dict[str, dict[str, int]]:
+    """Name → the versions (as environment and label's version) it leads to, with their weights."""
+    found = {}
+    for route in table.routes:
+        for name in route.names:
+            backends = {cluster: table.backend(cluster) for cluster, _ in route.weights}
+            found[name] = {_version(backends[cluster].label): weight for cluster, weight in route.weights}
+    return found
+
+
+def _version(label: str) -> str:
+    return label.partition("@")[0].partition(":")[2]
+
+
+def test_every_name_of_what_serves() -> None:
+    table = route_table({"production": {"digit": serving(V1)}}, [replica("a", V1)], frozenset("a"))
+    alone = {"v1.1.0": 1}
+    assert names(table) == {"digit": alone, "digit:production": alone, "digit:v1.1.0": alone}
+    assert table.backends[0].label == f"digit:v1.1.0@{V1.digest}"
+
+
+def test_replicas_share_by_number_and_draining_ones_get_nothing() -> None:
+    replicas = [replica("a", V1), replica("b", V1), replica("c", V2), replica("d", V2, "starting")]
+    table = route_table({"production": {"digit": serving(V1, V2, replicas=2)}}, replicas, frozenset("bc"))
+    assert names(table)["digit"] == {"v1.1.0": 1, "v1.2.0": 1}
+    old, new = table.backends
+    assert sorted((e.port, e.draining) for e in old.endpoints) == sorted(
+        [(replicas[0].port, True), (replicas[1].port, False)]
+    )
+    assert [e.port for e in new.endpoints] == [replicas[2].port]
+
+
+def test_nobody_ready_leads_to_what_serves_so_that_the_answer_is_503() -> None:
+    table = route_table({"production": {"digit": serving(V1, V2)}}, [], frozenset())
+    assert names(table)["digit"] == {"v1.1.0": 1}
+    assert not any(backend.endpoints for backend in table.backends)
+
+
+def test_staging_has_its_own_name_and_production_is_preferred_for_a_version() -> None:
+    staged = replica("s", V1)
+    deployments = {"staging": {"digit": serving(V1)}, "production": {"digit": serving(V1)}}
+    in_staging = type(staged)(**{f: getattr(staged, f) for f in staged.__slots__} | {"environment": "staging"})
+
+    table = route_table(deployments, [in_staging, replica("p", V1)], frozenset("sp"))
+    [by_version] = [route for route in table.routes if route.names == ("digit:v1.1.0",)]
+    assert table.backend(by_version.weights[0][0]).environment == "production"
+    assert names(table).keys() == {"digit", "digit:production", "digit:staging", "digit:v1.1.0"}
+
+    table = route_table(deployments, [in_staging], frozenset("s"))  # production has none that is ready
+    [by_version] = [route for route in table.routes if route.names == ("digit:v1.1.0",)]
+    assert table.backend(by_version.weights[0][0]).environment == "staging"
+
+
+def test_what_is_not_deployed_has_no_name() -> None:
+    gone = Deployment(earlier=(V1,), outcome="done")
+    assert route_table({"production": {"digit": gone}}, [], frozenset()) == RouteTable()

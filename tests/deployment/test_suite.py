@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelyard.deployment import read_suite
+from modelyard.errors import InvalidInput, ModelyardError, NotFound
+
+DIGEST = "sha256:" + "0" * 64
+METRIC = f"""
+metric:
+  dataset: digits.npz
+  digest: {DIGEST}
+  input: {{name: x, array: x}}
+  output: {{name: y, array: y}}
+  threshold: 0.9
+"""
+
+BAD = {
+    "name: [": ("can't be read as YAML", "line 1"),
+    "": ("the file", "valid dictionary"),
+    "- 1": ("the file", "valid dictionary"),
+    "speed: 3": ("speed", "not permitted"),
+    "name: Upper Case": ("name", "pattern"),
+    "golden: [{request: {}}]": ("golden.0.expect", "required"),
+    "golden: [{request: {day: 2026-01-01}, expect: {}}]": ("golden.0.request.day", "JSON"),
+    "golden: [{request: {x: .nan}, expect: {}}]": ("golden.0.request.x", "finite"),
+    "latency: {p95_ms: 0}": ("latency.p95_ms", "greater than 0"),
+    "latency: {p95_ms: .inf}": ("latency.p95_ms", "finite"),
+    METRIC.replace(DIGEST, "abc"): ("metric.digest", "pattern"),
+    METRIC + "  name: f1": ("metric.name", "accuracy"),
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_suite_is_one_line_with_file_and_place(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput) as caught:
+        read_suite(path)
+    _one_line(caught.value, str(path), *BAD[text])
+
+
+def test_a_suite_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NotFound) as caught:
+        read_suite(tmp_path / "suite.yaml")
+    _one_line(caught.value, str(tmp_path / "suite.yaml"))
+    with pytest.raises(InvalidInput, match="can't be read"):
+        read_suite(tmp_path)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidInput, match="can't be read"):
+        read_suite(tmp_path / "binary")
+
+
+def test_the_digest_says_what_is_asked_not_how_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    texts = [
+        METRIC + 'name: digits\ngolden: [{request: {inputs: [1], id: "7"}, expect: {a: 1}}]',
+        'golden:\n- expect: {"a": 1}\n  request:\n    id: "7" # a comment\n    inputs:\n    - 1\nname: digits' + METRIC,
+        METRIC.replace("digits.npz", "elsewhere/other.npz")
+        + 'name: digits\ngolden: [{request: {inputs: [1], id: "7"}, expect: {a: 1}, tolerance: 0.000001}]',
+    ]
+    digests = set()
+    for number, text in enumerate(texts):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        digests.add(read_suite(path).digest)
+    assert len(digests) == 1
+    path.write_text(texts[0].replace("threshold: 0.9", "threshold: 0.8"))
+    assert read_suite(path).digest not in digests
+
+
+def test_data_sets_lie_beside_the_suite(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    path.write_text(METRIC)
+    metric = read_suite(path).metric
+    assert metric
+    assert metric.dataset == str(tmp_path / "digits.npz")
+
+
+def _one_line(error: ModelyardError, *parts: str) -> None:
+    assert "\n" not in str(error)
+    assert all(part in str(error) for part in parts), str(error)
