@@ -8,7 +8,7 @@ from typing import Any
 from modelyard import defaults
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.store import Entry, Journal, Store
-from modelyard.store.objects import to_json
+from modelyard.store.documents import to_json
 
 _SECTION = re.compile(r"[a-z][a-z0-9-]{0,62}")
 

@@ -162,6 +162,8 @@ class DeploymentManager:
         rows = []
         for name in ("production", "staging"):
             for model, d in sorted(self.repo.environment(name).read().items()):
+                if d.serving is None and d.target is None and d.outcome == "done":
+                    continue  # undeployed
                 ready = sum(r.state == "ready" for r in replicas if (r.environment, r.model) == (name, model))
                 serving, target = (str(pin) if pin else None for pin in (d.serving, d.target))
                 wanted = d.spec.replicas if d.target else 0
@@ -186,13 +188,15 @@ class DeploymentManager:
                 f"{replicas} replicas can't serve", remedy="give at least 1, or use `modelyard undeploy`"
             )
 
-        def decide(old: Deployment) -> Deployment:
+        def decide(old: Deployment) -> Deployment | None:
             if seen is not None and old != seen:
                 raise Conflict(f"{model} was changed in {environment} in between", remedy="look again, then repeat")
             if old.rolling and old.outcome == "running" and seen is None:
+                if old.target == pin and replicas in (None, old.spec.replicas):
+                    return None  # it is on its way already: wait for it
                 raise Conflict(
                     f"a rollout of {model} to {old.target} is under way in {environment}",
-                    remedy="wait for it, or go back with `modelyard rollback`",
+                    remedy=f"wait for it, or stop it with {_WAY_OUT[environment]}",
                 )
             count = replicas or (old.spec.replicas if old.serving else self._settings.deployment.replicas)
             asked = old.ask(pin, spec=DeploymentSpec(count, old.spec.surge), evidence=evidence)
@@ -236,6 +240,7 @@ class DeploymentManager:
         self._evidence.add(version.ref, _key(suite, report.engine), evidence, by=self._user)
 
 
+_WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
 _MEND = "mend the model, validate it again, or use --force with --reason"
 
 

@@ -198,7 +198,10 @@ class Validation:
             return {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
         if model.format == "sentence-transformers":
             return {"input": "hello"}
-        return {"inputs": [_zeros(tensor) for tensor in self._described("inputs")]}
+        inputs = self._described("inputs")
+        if not inputs:
+            raise _Failed("the model declares no inputs; register it with a 'signature' in its metadata")
+        return {"inputs": [_zeros(tensor) for tensor in inputs]}
 
     def _ask(self, request: dict[str, Any]) -> Answer:
         answer = _ask(self._staged, request)

@@ -47,7 +47,7 @@ def run(folder: Path, *, model_name: str, host: str, port: int, settings: Servin
     try:
         server = _start(find_gguf(folder), model_name, host, port)
     except ModelyardError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     stop.wait()
     _drain(server, settings.drain_timeout_s)

@@ -6,12 +6,15 @@ Two names may not differ by case alone, so the journal lies under the lower-case
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from modelyard.errors import AlreadyExists, NotFound, Refused
+from pydantic import TypeAdapter, ValidationError
+
+from modelyard.errors import AlreadyExists, IntegrityError, NotFound, Refused
 from modelyard.refs import ModelRef, parse_free_tag
-from modelyard.store import Entry, Journal, Store
+from modelyard.store import Journal, Store
+from modelyard.store.documents import RESTORE, problem
 
 _State = dict[str, Any]
 
@@ -27,6 +30,17 @@ class Change:
     tags: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What a model's journal holds."""
+
+    name: str
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+_record = TypeAdapter(_Record)
+
+
 class Catalog:
     """The journals below `catalog/`."""
 
@@ -40,10 +54,11 @@ class Catalog:
         def decide(state: _State) -> _State | None:
             if not state:
                 return {"name": name, "tags": {}}
-            if state["name"] != name:
+            spelling = self._parse(state, name).name
+            if spelling != name:
                 raise AlreadyExists(
-                    f"{name!r} differs from the model {state['name']!r} by case alone",
-                    remedy=f"write {state['name']!r} or choose another name",
+                    f"{name!r} differs from the model {spelling!r} by case alone",
+                    remedy=f"write {spelling!r} or choose another name",
                 )
             return None
 
@@ -52,7 +67,8 @@ class Catalog:
     def tags(self, name: str) -> dict[str, str]:
         """Free tag → `version@digest`."""
         entry = self._journal(name).read()
-        return _tags(entry) if entry and entry.state["name"] == name else {}
+        record = self._parse(entry.state, name) if entry else None
+        return record.tags if record and record.name == name else {}
 
     def tag(self, ref: ModelRef, tag: str, *, why: str) -> None:
         """Point a free tag at an exact version. Raises Refused for computed tags."""
@@ -77,13 +93,14 @@ class Catalog:
 
     def history(self, name: str) -> list[Change]:
         """Every change, oldest first."""
-        return [Change(e.number, e.at, e.by, e.why, _tags(e)) for e in self._journal(name).history()]
+        entries = self._journal(name).history()
+        return [Change(e.number, e.at, e.by, e.why, self._parse(e.state, name).tags) for e in entries]
 
     def _change(self, name: str, tag: str, new: Callable[[str | None], str | None], *, why: str) -> None:
         parse_free_tag(tag)
 
         def decide(state: _State) -> _State:
-            tags = dict(state.get("tags", {}))
+            tags = dict(self._parse(state, name).tags)
             value = new(tags.pop(tag, None))
             return state | {"name": name, "tags": tags | ({tag: value} if value else {})}
 
@@ -92,6 +109,9 @@ class Catalog:
     def _journal(self, name: str) -> Journal:
         return Journal(self._store, f"catalog/{name.lower()}")
 
-
-def _tags(entry: Entry) -> dict[str, str]:
-    return dict(entry.state.get("tags", {}))
+    @staticmethod
+    def _parse(state: _State, name: str) -> _Record:
+        try:
+            return _record.validate_python({"name": name} | state)
+        except ValidationError as error:
+            raise IntegrityError(f"catalog/{name.lower()} can't be read: {problem(error)}", remedy=RESTORE) from error

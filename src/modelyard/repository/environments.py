@@ -14,8 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import ModelRef
-from modelyard.repository.manifest import DigestField, VersionField, problem
+from modelyard.repository.manifest import DigestField, VersionField
 from modelyard.store import Entry, Journal, Store
+from modelyard.store.documents import RESTORE, problem
 
 NAMES = ("staging", "production")
 _KEPT = 20
@@ -130,4 +131,4 @@ class Environment:
         try:
             return {model: _adapter.validate_python(value) for model, value in state.items()}
         except (ValidationError, InvalidInput) as error:
-            raise IntegrityError(f"deployments/{self.name} can't be read: {problem(error)}") from error
+            raise IntegrityError(f"deployments/{self.name} can't be read: {problem(error)}", remedy=RESTORE) from error

@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import ModelRef
 from modelyard.store import Journal, Store
+from modelyard.store.documents import RESTORE, problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,9 @@ class Evidence:
     checks: list[dict[str, Any]] = field(default_factory=list)
     at: str = ""
     by: str = ""
+
+
+_evidence = TypeAdapter(Evidence)
 
 
 class EvidenceJournal:
@@ -50,11 +56,12 @@ class EvidenceJournal:
             entry = self._journal(ref, key).read()
             if entry is None:
                 continue
-            state = {k: v for k, v in entry.state.items() if k != "run"}
             try:
-                found[key] = Evidence(**state, at=entry.at, by=entry.by)
-            except TypeError as error:
-                raise IntegrityError(f"the evidence {self._folder(ref)}/{key} can't be read: {error}") from error
+                found[key] = _evidence.validate_python(entry.state | {"at": entry.at, "by": entry.by})
+            except ValidationError as error:
+                raise IntegrityError(
+                    f"the evidence {self._folder(ref)}/{key} can't be read: {problem(error)}", remedy=RESTORE
+                ) from error
         return found
 
     def _folder(self, ref: ModelRef) -> str:

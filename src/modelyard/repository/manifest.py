@@ -16,6 +16,8 @@ from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationErr
 
 from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import Digest, ModelRef, Version
+from modelyard.store.documents import RESTORE, problem
+from modelyard.store.objects import check_key
 
 SCHEMA = 1
 
@@ -121,12 +123,15 @@ class ModelVersion:
         """Raises IntegrityError when the document is not a manifest this release can read."""
         try:
             manifest = _adapter.validate_json(data)
+            for file in manifest.files:
+                check_key(file.path)
+                check_key(file.key)
         except (ValidationError, ValueError, InvalidInput) as error:
-            raise IntegrityError(f"the manifest {where} can't be read: {problem(error)}") from error
+            raise IntegrityError(f"the manifest {where} can't be read: {problem(error)}", remedy=RESTORE) from error
         if manifest.schema > SCHEMA:
             raise IntegrityError(f"the manifest {where} has schema {manifest.schema}", remedy="update modelyard")
         if manifest.digest != content_digest(manifest.files):
-            raise IntegrityError(f"the manifest {where} does not match its own digest")
+            raise IntegrityError(f"the manifest {where} does not match its own digest", remedy=RESTORE)
         return manifest
 
 
@@ -137,11 +142,3 @@ def content_digest(files: Iterable[Artifact]) -> Digest:
     """sha256 over the list of (path, size, sha256), sorted by path; one line `sha256 size path` each."""
     lines = sorted((f.path, f"{f.sha256} {f.size} {f.path}\n") for f in files)
     return Digest("sha256:" + hashlib.sha256("".join(line for _, line in lines).encode()).hexdigest())
-
-
-def problem(error: Exception) -> str:
-    """What is wrong with a stored document, in one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
-    return str(error)

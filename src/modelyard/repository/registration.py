@@ -16,8 +16,8 @@ from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInp
 from modelyard.refs import Version
 from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest
 from modelyard.store import Store
+from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import LocalFile, chunks
-from modelyard.store.objects import to_json
 from modelyard.store.transfer import Progress, Sent, digest, no_progress, send
 
 GRACE = timedelta(hours=24)
@@ -31,9 +31,12 @@ def read_manifest(store: Store, name: str, version: Version) -> ModelVersion | N
     """The version, if it is registered. Raises IntegrityError for a manifest that can't be read."""
     key = manifest_key(name, version)
     try:
-        return ModelVersion.from_json(store.get(key), where=f"{key} in {store.url}")
+        found = ModelVersion.from_json(store.get(key), where=f"{key} in {store.url}")
     except NotFound:
         return None
+    if (found.name, found.version) != (name, version):
+        raise IntegrityError(f"{key} in {store.url} is the manifest of {found.name}:{found.version}", remedy=RESTORE)
+    return found
 
 
 class Registration:

@@ -108,8 +108,8 @@ class ModelRepository:
     def versions(self, name: str) -> list[Version]:
         """Ascending by SemVer. Raises NotFound for an unknown model."""
         head = f"versions/{parse_name(name)}/"
-        names = (found.key.removeprefix(head) for found in self._manifests(name))
-        found = sorted(Version.parse(n.removesuffix(".json")) for n in names if "/" not in n and n.endswith(".json"))
+        keys = (found.key.removeprefix(head) for found in self._manifests(name))
+        found = sorted(version for key in keys if (version := _version(key)))
         if not found:
             raise NotFound(f"there is no model {name!r} in {self.storage.url}", remedy="see `modelyard ls`")
         return found
@@ -227,3 +227,12 @@ class ModelRepository:
 
     def _manifests(self, name: str) -> Iterator[Object]:
         return self.storage.objects(f"versions/{name}")
+
+
+def _version(key: str) -> Version | None:
+    """The version whose manifest this is; None for a manifest of `name/…` and for objects that are not ours."""
+    stem, dot, ending = key.rpartition(".")
+    try:
+        return Version.parse(stem) if dot and ending == "json" and str(Version.parse(stem)) == stem else None
+    except InvalidInput:
+        return None

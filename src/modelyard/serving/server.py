@@ -38,7 +38,7 @@ def run(models: Sequence[Served], *, host: str, port: int, settings: ServingSett
         with bind(host, port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             finished = runner.run(_serve(models, listener, settings))
     except ModelyardError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     if not finished:
         print(f"requests that took longer than {settings.drain_timeout_s:g} s to finish were cut", file=sys.stderr)

@@ -15,8 +15,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from modelyard.errors import Conflict, IntegrityError, NotFound, StoreError
-from modelyard.store.objects import Store, to_json
+from modelyard.store.documents import RESTORE, problem, to_json
+from modelyard.store.objects import Store
 
 _LAST = 10**12 - 1
 _KEY = re.compile(r"\d{12}\.json")
@@ -113,9 +116,14 @@ class Journal:
     def _load(self, key: str) -> Entry:
         data = self._store.get_json(key)
         try:
-            return Entry(**data)
-        except TypeError as error:
-            raise IntegrityError(f"{key} in {self._store.url} is not a journal entry: {error}") from error
+            return _entry.validate_python(data)
+        except ValidationError as error:
+            raise IntegrityError(
+                f"{key} in {self._store.url} is not a journal entry: {problem(error)}", remedy=RESTORE
+            ) from error
+
+
+_entry = TypeAdapter(Entry)
 
 
 def _text(state: State) -> str:

@@ -21,6 +21,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import ObjectStore
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
+from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import chunks, scan
 
 CHUNK = 8 * 1024 * 1024
@@ -136,7 +137,7 @@ class Store:
         try:
             return json.loads(self.get(path))
         except ValueError as error:
-            raise IntegrityError(f"{path} in {self.url} is not JSON: {error}") from error
+            raise IntegrityError(f"{path} in {self.url} is not JSON: {error}", remedy=RESTORE) from error
 
     def list_directories(self, path: str) -> list[str]:
         """Names of the folders directly below `path`, sorted."""
@@ -156,14 +157,6 @@ class Store:
                 f"{self.url} failed at {key}: {_reason(error)}",
                 remedy="check its address, permissions and free space",
             ) from error
-
-
-def to_json(data: Any, *, what: str) -> bytes:
-    """`data` as a JSON document, for people to read. Raises InvalidInput naming `what` for what JSON can't hold."""
-    try:
-        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"{what} can't be written as JSON: {error}", remedy="use plain JSON values") from error
 
 
 def check_key(key: str) -> str:
