@@ -115,7 +115,7 @@ def test_a_port_in_use_is_one_line() -> None:
         with llamacpp(smollm2(), "smollm2", port) as process:
             _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err == f"can't listen on 127.0.0.1:{port}: address already in use; choose another port\n"
+    assert err == f"error: can't listen on 127.0.0.1:{port}: address already in use; choose another port\n"
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_truncated_model_ends_with_a_clear_line(tmp_path: Path) -> None:
     with llamacpp(tmp_path, "broken", port_of_nobody()) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err.splitlines()[-1].startswith("llama.cpp can't serve model.gguf")
+    assert err.splitlines()[-1].startswith("error: llama.cpp can't serve model.gguf")
 
 
 def test_of_a_model_in_parts_the_first_is_opened(tmp_path: Path) -> None:

@@ -135,14 +135,14 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, adder: Model) -> None:
         port = taken.getsockname()[1]
         with serving(tmp_path, [adder], port) as server:
             message = _fails_with(server)
-    assert message == f"can't listen on 127.0.0.1:{port}: address already in use; choose another port\n"
+    assert message == f"error: can't listen on 127.0.0.1:{port}: address already in use; choose another port\n"
 
 
 def test_a_broken_model_is_one_line(tmp_path: Path, free_port: int) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/model.onnx").write_bytes(b"no model")
     with serving(tmp_path, [model(tmp_path / "broken", "broken", "onnx")], free_port) as server:
-        assert _fails_with(server).startswith("model.onnx of broken:v1.0.0 can't be loaded")
+        assert _fails_with(server).startswith("error: model.onnx of broken:v1.0.0 can't be loaded")
 
 
 def test_a_signature_that_does_not_fit_the_model_is_one_line(tmp_path: Path, linear: Model, free_port: int) -> None:
