@@ -35,6 +35,7 @@ check: $(READY) ## Style, types, import directions, documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 	$(BIN)/python -m pytest tests/test_architecture.py tests/test_documents.py
 	$(BIN)/python docs/generate.py --check
 
@@ -47,6 +48,8 @@ docs: $(READY) ## Write the reference pages from the code
 
 bench: $(READY) ## Measure side by side
 	$(BIN)/python benchmarks/gateway.py
+	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/batching.py
 
 clean: ## Remove everything that the targets made
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
