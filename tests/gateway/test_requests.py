@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from modelyard.gateway import Endpoint, Gateway, Route, RouteTable
 from modelyard.settings import GatewaySettings
 
 from .conftest import BODY_LIMIT
-from .upstreams import Client, Upstream, backend, closing_server, free_port, wait_for
+from .upstreams import Client, CountingServer, Upstream, backend, closing_server, free_port, wait_for
 
 Start = Callable[[str], Upstream]
 V1 = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
@@ -241,6 +242,19 @@ def test_a_request_that_may_have_begun_is_not_sent_again(gateway: Gateway, clien
         answer = client.ask("POST", "/v2/models/digit/infer", {})
         assert (answer.status, set(answer.json())) == (503, {"error"})
         assert len(taken) == 2
+
+
+@pytest.mark.parametrize(("keeps_connections", "connections"), [(True, 1), (False, 3)])
+def test_an_engine_that_keeps_no_connections_gets_one_for_each_request(
+    gateway: Gateway, client: Client, keeps_connections: bool, connections: int
+) -> None:
+    with CountingServer() as server:
+        endpoint = Endpoint("127.0.0.1", server.server_address[1])
+        one = replace(backend("digit", endpoint), keeps_connections=keeps_connections)
+        gateway.apply(RouteTable((one,), (Route(("digit",), ((one.cluster, 1),)),)))
+        assert [client.post("digit").status for _ in range(3)] == [200] * 3
+        assert server.connections == connections
+        gateway.apply(RouteTable())
 
 
 def test_streams_come_as_they_are_made(digit: Upstream, settings: GatewaySettings) -> None:

@@ -6,11 +6,12 @@ import asyncio
 import http.client
 import json
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 
@@ -130,6 +131,35 @@ def closing_server() -> Iterator[tuple[int, list[bytes]]]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(5)
+
+
+class _Answers(socketserver.BaseRequestHandler):
+    server: CountingServer
+
+    def handle(self) -> None:
+        self.server.connections += 1
+        while self.request.recv(65536):
+            self.request.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+
+class CountingServer(socketserver.ThreadingTCPServer):
+    """Answers every request and keeps connections open; `connections` counts them."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.connections = 0
+        self._thread = threading.Thread(target=self.serve_forever)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
 
 
 def backend(model: str, *endpoints: Endpoint, version: str = "v1.0.0", environment: str = "production") -> Backend:

@@ -17,6 +17,9 @@ CRASH_MEMORY_S = 300.0
 _BACKOFF_MAX_S = 30.0
 
 
+ReplicaState = Literal["starting", "ready", "stopping", "exited"]
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One observed replica. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it
@@ -27,9 +30,10 @@ class Replica:
     model: str
     pin: Pin
     rollout: str
-    state: Literal["starting", "ready", "stopping", "exited"]
+    state: ReplicaState
     since_s: float
     port: int
+    keeps_connections: bool = True
     routed: bool = False
     unrouted_s: float | None = None
     in_flight: int = 0

@@ -53,8 +53,9 @@ def _weights(
 
 def _backend(environment: str, model: str, pin: Pin, there: Sequence[Replica], routed: frozenset[str]) -> Backend:
     label = str(ModelRef(model, pin.version, digest=pin.digest))
-    endpoints = (Endpoint(HOST, r.port, draining=r.id not in routed) for r in there if r.pin == pin)
-    return Backend(environment, model, label, tuple(endpoints))
+    own = [r for r in there if r.pin == pin]
+    endpoints = tuple(Endpoint(HOST, r.port, draining=r.id not in routed) for r in own)
+    return Backend(environment, model, label, endpoints, keeps_connections=all(r.keeps_connections for r in own))
 
 
 def _names(environment: str, model: str) -> tuple[str, ...]:

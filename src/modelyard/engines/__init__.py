@@ -16,10 +16,12 @@ from modelyard.repository.manifest import ModelInfo
 
 
 class Engine(Protocol):
-    """`ready_path` answers 200 to GET when the engine can answer requests."""
+    """`ready_path` answers 200 to GET when the engine can answer requests. An engine that does not keep a connection
+    open for the next request may close it just when that arrives, so it gets one connection for each."""
 
     name: ClassVar[str]
     ready_path: ClassVar[str]
+    keeps_connections: ClassVar[bool]
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]: ...
 

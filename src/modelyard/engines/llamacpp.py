@@ -31,6 +31,7 @@ class LlamaCppServer:
 
     name: ClassVar[str] = "llamacpp"
     ready_path: ClassVar[str] = "/health"
+    keeps_connections: ClassVar[bool] = False  # it closes them after a stream, without saying so
 
     def __init__(self, url: str, *, timeout_s: float = 300) -> None:
         self._client = Client("llama.cpp", url, "start it with `modelyard up` or `modelyard serve`", timeout_s)

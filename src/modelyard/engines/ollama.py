@@ -14,6 +14,7 @@ class OllamaServer:
 
     name: ClassVar[str] = "ollama"
     ready_path: ClassVar[str] = "/api/version"
+    keeps_connections: ClassVar[bool] = True
 
     def __init__(self, url: str, *, timeout_s: float = 300) -> None:
         self._client = Client("Ollama", url, "start it with `ollama serve`, or set engines.ollama_url", timeout_s)

@@ -12,6 +12,7 @@ class PyTorchServer:
 
     name: ClassVar[str] = "pytorch"
     ready_path: ClassVar[str] = "/v2/health/ready"
+    keeps_connections: ClassVar[bool] = True
 
     def __init__(self, url: str, *, timeout_s: float = 300) -> None:
         self._client = Client("PyTorch server", url, "start one with `modelyard up` or `modelyard serve`", timeout_s)

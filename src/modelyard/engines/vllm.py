@@ -12,6 +12,7 @@ class VLLMServer:
 
     name: ClassVar[str] = "vllm"
     ready_path: ClassVar[str] = "/health"
+    keeps_connections: ClassVar[bool] = True
 
     def __init__(self, url: str, *, timeout_s: float = 300) -> None:
         self._client = Client("vLLM", url, "start it with `vllm serve`, or set engines.vllm_url", timeout_s)

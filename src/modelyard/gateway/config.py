@@ -13,7 +13,7 @@ from pathlib import Path
 from modelyard.gateway.listener import listener
 from modelyard.gateway.replies import Document
 from modelyard.gateway.route_config import route_configuration
-from modelyard.gateway.routes import Backend, RouteTable
+from modelyard.gateway.routes import ONE_REQUEST, Backend, RouteTable
 from modelyard.settings import GatewaySettings
 
 # llama.cpp closes idle connections after 5 s, the model server after 75; Envoy must be the one that closes first.
@@ -78,6 +78,9 @@ def eds_path(folder: Path, cluster: str) -> Path:
 
 def _cluster(name: str, folder: Path) -> Document:
     protocol = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    connections: Document = {"idle_timeout": _UPSTREAM_IDLE}
+    if name.endswith(ONE_REQUEST):
+        connections["max_requests_per_connection"] = 1
     return {
         "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         "name": name,
@@ -90,7 +93,7 @@ def _cluster(name: str, folder: Path) -> Document:
         "typed_extension_protocol_options": {
             protocol: {
                 "@type": f"type.googleapis.com/{protocol}",
-                "common_http_protocol_options": {"idle_timeout": _UPSTREAM_IDLE},
+                "common_http_protocol_options": connections,
                 "explicit_http_config": {"http_protocol_options": {}},
             }
         },

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from modelyard.errors import InvalidInput
 
+ONE_REQUEST = "-one-request"
 _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 
@@ -49,13 +50,16 @@ class Backend:
     model: str
     label: str
     endpoints: tuple[Endpoint, ...] = ()
+    keeps_connections: bool = True
 
     @property
     def cluster(self) -> str:
-        """A short unique name, safe as a file name and as a part of Envoy's statistics."""
+        """A short unique name, safe as a file name and as a part of Envoy's statistics. Its ending says whether each
+        request needs a connection of its own."""
         identity = "\n".join((self.environment, self.model, self.label))
         readable = _UNSAFE.sub("-", f"{self.environment}-{self.model}".lower()).strip("-")
-        return f"{readable[:48]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        ending = "" if self.keeps_connections else ONE_REQUEST
+        return f"{readable[:48]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}{ending}"
 
     def widened(self, present: Iterable[Endpoint]) -> Backend:
         """This backend without taking anything away yet: what is present stays, what takes requests goes on."""

@@ -38,10 +38,12 @@ _LOGS_KEPT = 20  # of one model, those of running replicas not counted
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a replica is started, and the path that answers 200 once it can take requests."""
+    """How a replica is started, the path that answers 200 once it can take requests, and whether it keeps connections
+    open from one request to the next."""
 
     argv: list[str]
     ready_path: str
+    keeps_connections: bool = True
 
 
 # (exact reference, replica id, port); the id must stand in argv, it is how the process is known again.
@@ -85,6 +87,7 @@ class LocalTarget:
             digest=str(ref.digest),
             rollout=rollout,
             ready_path=launch.ready_path,
+            keeps_connections=launch.keeps_connections,
             port=port,
             started=time.time(),
         )

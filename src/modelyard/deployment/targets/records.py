@@ -8,7 +8,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from modelyard.deployment.plan import Replica
+from modelyard.deployment.plan import Replica, ReplicaState
 from modelyard.refs import Digest, Version
 from modelyard.repository import Pin
 
@@ -27,6 +27,7 @@ class Record:
     ready_path: str
     port: int
     started: float
+    keeps_connections: bool = True
     pid: int | None = None
     ready: float | None = None
     stopping: float | None = None
@@ -34,16 +35,29 @@ class Record:
     error: str = ""
 
     def replica(self) -> Replica:
-        now = time.time()
-        pin = Pin(Version.parse(self.version), Digest.parse(self.digest))
-        common = (self.id, self.environment, self.model, pin, self.rollout)
+        state, since = self._state()
+        return Replica(
+            id=self.id,
+            environment=self.environment,
+            model=self.model,
+            pin=Pin(Version.parse(self.version), Digest.parse(self.digest)),
+            rollout=self.rollout,
+            state=state,
+            since_s=time.time() - since,
+            port=self.port,
+            keeps_connections=self.keeps_connections,
+            error=self.error if state == "exited" else "",
+        )
+
+    def _state(self) -> tuple[ReplicaState, float]:
+        """The state and when it began, in seconds since the epoch."""
         if self.exited is not None:
-            return Replica(*common, "exited", now - self.exited, self.port, error=self.error)
+            return "exited", self.exited
         if self.stopping is not None:
-            return Replica(*common, "stopping", now - self.stopping, self.port)
+            return "stopping", self.stopping
         if self.ready is not None:
-            return Replica(*common, "ready", now - self.ready, self.port)
-        return Replica(*common, "starting", now - self.started, self.port)
+            return "ready", self.ready
+        return "starting", self.started
 
 
 class Records:
