@@ -127,6 +127,7 @@ class Yard:
             router=gateway,
             limits=Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s),
             user=self.settings.user,
+            tags=self.repository.version_tags,
         )
         return Controller(folder, reconciler, target, gateway)
 

@@ -283,9 +283,37 @@ def test_what_fails_is_tried_again_only_after_a_rest(yard: Yard, caplog: pytest.
 
 def test_replicas_that_nobody_wants_any_more_are_ended(yard: Yard) -> None:
     yard.production = Environment(Memory(), "production")  # a store made anew at the same place
+    yard.ask(None, model="letter")
     yard.reconciler = yard.another()
     assert yard.ticks() == ["route"]
     assert yard.ticks() == ["stop digit0"]
+
+
+def test_a_store_that_knows_nothing_ends_nothing(yard: Yard) -> None:
+    yard.production = Environment(Memory(), "production")  # such as a folder whose disk is not mounted
+    yard.reconciler = yard.another()
+    with pytest.raises(StoreError, match="1 replicas run, but the store knows of no deployment"):
+        yard.ticks()
+    assert yard.world.told == []
+
+
+def test_a_journal_that_lost_its_entries_changes_nothing(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    kept = {found.key: yard.store.get(found.key) for found in yard.store.objects("deployments")}
+    assert yard.ticks() == []
+    yard.store.delete(kept)
+    assert yard.ticks(3) == []
+    assert "has 0; look whether the store is where it was" in caplog.text
+    for key, data in kept.items():
+        yard.store.put(key, data)
+    assert yard.ticks(3) == []
+
+
+def test_tags_lead_to_the_version_that_they_point_at(yard: Yard) -> None:
+    yard.reconciler.tags = lambda model: {"best": str(V1.version), "next": str(V2.version)} if model == "digit" else {}
+    yard.ticks(3)
+    names = yard.world.table.names
+    assert "digit:best" in names
+    assert "digit:next" not in names  # that version is not deployed
 
 
 def test_one_that_does_not_get_ready_is_given_up_with_the_reason(yard: Yard) -> None:

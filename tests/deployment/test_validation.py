@@ -205,11 +205,11 @@ def test_a_model_that_takes_one_row_gets_one_row(bench: Bench) -> None:
     assert bench.staged.asked == 1 + 4  # "answers", and the rows; the signature is not what was registered
 
 
-def test_names_that_the_model_does_not_have(bench: Bench) -> None:
-    unknown = Named(name="pixels", array="x")
-    assert bench.run(bench.metric(input=unknown))["accuracy"].detail == "the model has no input 'pixels'"
-    unknown = Named(name="logits", array="y")
-    assert bench.run(bench.metric(output=unknown))["accuracy"].detail == "the model has no output 'logits'"
+def test_names_that_the_model_does_not_have_are_the_suites_fault(bench: Bench) -> None:
+    with pytest.raises(InvalidInput, match="the suite names the input 'pixels', the model has x; mend the suite"):
+        bench.run(bench.metric(input=Named(name="pixels", array="x")))
+    with pytest.raises(InvalidInput, match="the suite names the output 'logits', the model has y; mend the suite"):
+        bench.run(bench.metric(output=Named(name="logits", array="y")))
 
 
 def test_outputs_that_do_not_fit_the_answers(bench: Bench) -> None:

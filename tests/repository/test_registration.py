@@ -359,3 +359,21 @@ def test_a_flipped_byte_in_the_cache_is_mended(small: ModelRepository, model: Pa
     assert (small.fetch(registered, recheck=True) / "weights.bin").read_bytes() == b"weights" * 1000
     damage()
     assert (small.pull(registered, tmp_path / "pulled") / "weights.bin").read_bytes() == b"weights" * 1000
+
+
+@pytest.mark.parametrize(
+    ("signature", "said"),
+    [
+        (7, "instance of Signature"),
+        ({"inputs": [{"name": "x", "datatype": "FLOAT", "shape": [1]}]}, "inputs.0.datatype"),
+        ({"inputs": [{"name": "x", "datatype": "FP32", "shape": "no"}]}, "inputs.0.shape"),
+        ({"outputs": [{"name": "x", "datatype": "FP32", "shape": [-2]}]}, "outputs.0.shape.0"),
+    ],
+)
+def test_a_signature_that_can_not_be_read_is_refused(
+    repository: ModelRepository, tmp_path: Path, signature: object, said: str
+) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with pytest.raises(InvalidInput, match=f"the signature in the metadata can't be read: .*{said}"):
+        repository.register_model("digit", "v1.0.0", tmp_path, {"signature": signature})
+    assert repository.list_models() == []

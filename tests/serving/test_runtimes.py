@@ -99,7 +99,7 @@ def test_a_model_that_breaks_its_signature_is_told_apart(
 )
 def test_a_signature_that_cannot_be_read_is_named(linear: Model, bad: Any) -> None:
     version = replace(linear.version, metadata={"signature": bad})
-    with pytest.raises(InvalidInput, match=r"signature in the metadata of team/linear:v1\.0\.0 can't be read"):
+    with pytest.raises(InvalidInput, match="the signature in the metadata can't be read"):
         runtimes.load(version, linear.folder)
 
 

@@ -232,3 +232,16 @@ def test_sixteen_processes_tag_one_model(
     newest = Journal(shared_store, "catalog/digits").read()
     assert newest is not None
     assert newest.state["tags"] == history[-1].tags
+
+
+def test_entries_that_are_gone_are_an_error_not_an_empty_journal() -> None:
+    store = Memory()
+    journal = Journal(store, "config/x")
+    journal.update(lambda state: state | {"a": 1}, by="me", why="first")
+    assert journal.read()
+    store.delete([found.key for found in store.objects("config/x")])
+    with pytest.raises(StoreError, match="had 1 entries and has 0; look whether the store is where it was"):
+        journal.read()
+    with pytest.raises(StoreError):
+        journal.update(lambda state: state | {"a": 2}, by="me", why="second")
+    assert Journal(store, "config/x").read() is None

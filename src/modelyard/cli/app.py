@@ -55,12 +55,16 @@ def run(arguments: Sequence[str]) -> int:
         _complain(f"{what.rstrip('.')}; see `{command_path} --help`")
         return 2
     except (typer.Abort, KeyboardInterrupt):
+        _complain("interrupted; a rollout that was asked for goes on, see `modelyard status`")
         return 130
     except ModelyardError as error:
         _complain(str(error))
         return 1
     except BrokenPipeError:  # for `main` to end quietly
         raise
+    except OSError as error:
+        _complain(f"{error.filename or 'the output'} can't be used: {error.strerror or error}")
+        return 1
     except Exception as error:
         _complain(f"unexpected {type(error).__name__}: {error}; report it with {_keep_traceback()}")
         return 1

@@ -151,7 +151,7 @@ class DeploymentManager:
         """Stop serving a model in an environment."""
         name = parse_name(model_name)
         now = self.repo.environment(environment).get(name)
-        if now.serving is None and now.target is None:
+        if now.serving is None and now.target is None and now.outcome != "failed":
             raise NotFound(f"{name} is not deployed in {environment}", remedy="see `modelyard status`")
         why = f"undeploy {name}" + (f": {reason}" if reason else "")
         return self._roll(name, environment, None, why=why, wait=wait, seen=now)
@@ -198,7 +198,7 @@ class DeploymentManager:
                     f"a rollout of {model} to {old.target} is under way in {environment}",
                     remedy=f"wait for it, or stop it with {_WAY_OUT[environment]}",
                 )
-            count = replicas or (old.spec.replicas if old.serving else self._settings.deployment.replicas)
+            count = replicas or (old.spec.replicas if old.rollout else self._settings.deployment.replicas)
             asked = old.ask(pin, spec=DeploymentSpec(count, old.spec.surge), evidence=evidence)
             return asked.finished() if self._target == "none" else asked
 
@@ -241,7 +241,7 @@ class DeploymentManager:
 
 
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
-_MEND = "mend the model, validate it again, or use --force with --reason"
+_MEND = "mend the model and validate it again, name the suite that counts with --suite, or use --force with --reason"
 
 
 def engine_of(model: ModelVersion) -> dict[str, str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Protocol
 
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
-from modelyard.deployment.routing import HOST, Deployments, route_table
+from modelyard.deployment.routing import HOST, Deployments, Tags, route_table
 from modelyard.errors import ModelyardError, StoreError
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
@@ -22,6 +23,7 @@ from modelyard.repository import Deployment, Environment, Pin
 
 _INTERVAL_S = 0.1
 _STORE_INTERVAL_S = 0.5
+_TAGS_INTERVAL_S = 2.0
 _REST_S = 1.0
 _TRIED_AGAIN = (ModelyardError, OSError)
 
@@ -56,9 +58,12 @@ class Reconciler:
     router: Router
     limits: Limits
     user: str
+    tags: Callable[[str], Mapping[str, str]] = lambda _: {}  # model → its tags that no environment decides
     clock: Callable[[], float] = time.monotonic
     _wanted: Deployments = field(default_factory=dict)
+    _tags: Tags = field(default_factory=dict)
     _loaded: float = float("-inf")
+    _tags_loaded: float = float("-inf")
     _routed: frozenset[str] = frozenset()  # replicas the gateway has confirmed to be in traffic
     _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
     _resting: dict[str, float] = field(default_factory=dict)  # until when, after an error
@@ -92,6 +97,7 @@ class Reconciler:
             return
         try:
             self._wanted = {environment.name: environment.read() for environment in self.environments}
+            self._load_tags()
             self._told.pop("store", None)
         except ModelyardError as error:
             if not self._wanted:
@@ -99,9 +105,26 @@ class Reconciler:
             self._tell("store", error)
         self._loaded = self.clock()
 
+    def _load_tags(self) -> None:
+        """Less often than the wishes: there may be many models, and their tags start and stop nothing."""
+        if self.clock() - self._tags_loaded < _TAGS_INTERVAL_S:
+            return
+        models = sorted({model for deployments in self._wanted.values() for model in deployments})
+        with ThreadPoolExecutor(16) as pool:
+            self._tags = dict(zip(models, pool.map(self.tags, models), strict=True))
+        self._tags_loaded = self.clock()
+
     def _deployments(self, replicas: Sequence[Replica]) -> dict[_Key, Deployment]:
-        """Everything wanted, and everything that runs though nobody knows it any more."""
+        """Everything wanted, and everything that runs though nobody knows it any more.
+
+        Raises StoreError when nobody knows anything: it is more likely that the store is not there.
+        """
         unknown = {(r.environment, r.model): Deployment() for r in replicas}
+        if unknown and not any(self._wanted.values()):
+            raise StoreError(
+                f"{len(replicas)} replicas run, but the store knows of no deployment",
+                remedy="look whether the store is where it was; nothing is changed until then",
+            )
         return unknown | {(env, model): d for env, models in self._wanted.items() for model, d in models.items()}
 
     def _observe(self) -> list[Replica]:
@@ -122,7 +145,7 @@ class Reconciler:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
         self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
         self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
-        self.router.apply(route_table(self._wanted, replicas, routed))
+        self.router.apply(route_table(self._wanted, replicas, routed, self._tags))
         now = self.clock()
         self._routed = routed
         self._unrouted = {r.id: self._unrouted.get(r.id, now) for r in replicas if r.id not in routed}

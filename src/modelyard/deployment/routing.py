@@ -1,12 +1,12 @@
 """From deployments and replicas to the gateway's route table. Pure.
 
 `name` and `name:production` mean the production deployment, `name:staging` the one in staging, `name:v1.2.0` that
-version wherever it is ready, production first.
+version wherever it is ready, production first, and so does any other tag that points at it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from modelyard.deployment.plan import Replica
 from modelyard.gateway.routes import Backend, Endpoint, Route, RouteTable
@@ -16,9 +16,13 @@ from modelyard.repository import Deployment, Pin
 HOST = "127.0.0.1"
 
 Deployments = Mapping[str, Mapping[str, Deployment]]  # environment → model → deployment
+Tags = Mapping[str, Mapping[str, str]]  # model → tag → version
+NO_TAGS: Tags = {}
 
 
-def route_table(deployments: Deployments, replicas: Sequence[Replica], routed: frozenset[str]) -> RouteTable:
+def route_table(
+    deployments: Deployments, replicas: Sequence[Replica], routed: frozenset[str], tags: Tags = NO_TAGS
+) -> RouteTable:
     """Every deployed model under its names; replicas outside `routed` finish what they have and get nothing new."""
     backends: list[Backend] = []
     routes: list[Route] = []
@@ -34,7 +38,7 @@ def route_table(deployments: Deployments, replicas: Sequence[Replica], routed: f
                 ready = weights.get(backend.cluster, 0) > 0 and any(not e.draining for e in backend.endpoints)
                 name = backend.label.partition("@")[0]
                 versions[name] = max(versions.get(name, (False, backend.cluster)), (ready, backend.cluster), key=_ready)
-    routes += [Route((name,), ((cluster, 1),)) for name, (_, cluster) in versions.items()]
+    routes += [Route((name, *_tagged(name, tags)), ((cluster, 1),)) for name, (_, cluster) in versions.items()]
     return RouteTable(tuple(backends), tuple(routes))
 
 
@@ -60,6 +64,12 @@ def _backend(environment: str, model: str, pin: Pin, there: Sequence[Replica], r
 
 def _names(environment: str, model: str) -> tuple[str, ...]:
     return (model, f"{model}:production") if environment == "production" else (f"{model}:{environment}",)
+
+
+def _tagged(name: str, tags: Tags) -> Iterator[str]:
+    """The names by tag of a `name:version`."""
+    model, _, version = name.rpartition(":")
+    return (f"{model}:{tag}" for tag, tagged in sorted(tags.get(model, {}).items()) if tagged == version)
 
 
 def _ready(candidate: tuple[bool, str]) -> bool:

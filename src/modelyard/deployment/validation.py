@@ -15,7 +15,7 @@ from modelyard.deployment.client import Answer, ModelClient, message
 from modelyard.deployment.golden import difference
 from modelyard.deployment.metrics import Dataset, read_dataset, score
 from modelyard.deployment.suite import Golden, Latency, Metric, Suite
-from modelyard.errors import Conflict, Unavailable
+from modelyard.errors import Conflict, InvalidInput, Unavailable
 from modelyard.repository import ModelVersion
 
 if TYPE_CHECKING:
@@ -171,9 +171,8 @@ class Validation:
         """The metric over the whole data set, in as many requests as it takes."""
         import numpy as np
 
-        tensor = next((t for t in self._described("inputs") if t["name"] == metric.input.name), None)
-        if tensor is None:
-            raise _Failed(f"the model has no input {metric.input.name!r}")
+        tensor = _named(self._described("inputs"), metric.input.name, "input")
+        _named(self._described("outputs"), metric.output.name, "output")
         size = tensor["shape"][0] if tensor["shape"] and tensor["shape"][0] > 0 else _ROWS
         found = []
         for start in range(0, len(dataset.inputs), size):
@@ -239,6 +238,18 @@ def _tensors(answer: Answer, kind: str) -> list[dict[str, Any]]:
 
 
 _NEEDED = {"name", "datatype", "shape"}
+
+
+def _named(tensors: list[dict[str, Any]], name: str, kind: str) -> dict[str, Any]:
+    """The tensor that a suite speaks of. A name that the model does not have is the suite's fault."""
+    found = next((tensor for tensor in tensors if tensor["name"] == name), None)
+    if found is None:
+        known = ", ".join(tensor["name"] for tensor in tensors)
+        raise InvalidInput(
+            f"the suite names the {kind} {name!r}, the model has {known or 'none'}",
+            remedy="mend the suite or the model",
+        )
+    return found
 
 
 def _array(answer: Answer, name: str) -> NDArray[np.generic]:

@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
 from modelyard.errors import IntegrityError, InvalidInput
@@ -35,13 +36,31 @@ class Artifact:
     sha256: str
 
 
+Datatype = Literal[
+    "BOOL",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "FP16",
+    "BF16",
+    "FP32",
+    "FP64",
+    "BYTES",
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """One input or output, in the words of the Open Inference Protocol v2; -1 in `shape` is any length."""
 
     name: str
-    datatype: str
-    shape: tuple[int, ...]
+    datatype: Datatype
+    shape: tuple[Annotated[int, Ge(-1)], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,20 @@ class ModelVersion:
 
 
 _adapter = TypeAdapter(ModelVersion)
+_signature = TypeAdapter(Signature)
+
+
+def declared_signature(metadata: dict[str, Any]) -> Signature | None:
+    """The signature that the caller's metadata declares under `signature`, if any. Raises InvalidInput."""
+    if "signature" not in metadata:
+        return None
+    try:
+        return _signature.validate_python(metadata["signature"])
+    except ValidationError as error:
+        raise InvalidInput(
+            f"the signature in the metadata can't be read: {problem(error)}",
+            remedy='write {"inputs": [{"name", "datatype", "shape"}], "outputs": [...]}, datatypes as FP32 or INT64',
+        ) from error
 
 
 def content_digest(files: Iterable[Artifact]) -> Digest:

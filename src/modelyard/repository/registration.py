@@ -14,7 +14,7 @@ from typing import Any
 
 from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, NotFound, StoreError
 from modelyard.refs import Version
-from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest
+from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest, declared_signature
 from modelyard.store import Store
 from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import LocalFile, chunks
@@ -122,6 +122,7 @@ def draft(
     name: str, version: Version, inspection: Inspection, *, by: str, metadata: dict[str, Any], **fields: Any
 ) -> ModelVersion:
     """A version before anything of it is stored. Raises InvalidInput for metadata that can't be written and read."""
+    declared_signature(metadata)
     new = ModelVersion(
         id=uuid.uuid4().hex[:16],
         name=name,

@@ -164,11 +164,14 @@ class ModelRepository:
 
     def tags(self, name: str) -> dict[str, str]:
         """Tag → version, the computed ones included."""
+        pins = {env: journal.get(name).serving for env, journal in self._environments.items()}
+        return {env: str(pin.version) for env, pin in pins.items() if pin} | self.version_tags(name)
+
+    def version_tags(self, name: str) -> dict[str, str]:
+        """Tag → version, without those that environments decide: the free ones and `latest`."""
         free = {tag: value.partition("@")[0] for tag, value in self._catalog.tags(name).items()}
         releases = [version for version in self.versions(name) if not version.prerelease]
-        latest = {"latest": str(releases[-1])} if releases else {}
-        pins = {env: journal.get(name).serving for env, journal in self._environments.items()}
-        return latest | {env: str(pin.version) for env, pin in pins.items() if pin} | free
+        return ({"latest": str(releases[-1])} if releases else {}) | free
 
     def history(self, name: str) -> list[Change]:
         """Every change of the model's tags, oldest first."""

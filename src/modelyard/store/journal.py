@@ -46,11 +46,24 @@ class Journal:
     def __init__(self, store: Store, prefix: str) -> None:
         self._store = store
         self._prefix = prefix.rstrip("/")
+        self._seen = 0
 
     def read(self) -> Entry | None:
-        """The newest entry: one LIST page and one GET. None if nothing was ever written."""
+        """The newest entry: one LIST page and one GET. None if nothing was ever written.
+
+        Raises StoreError when entries that were there are gone: a folder that is not mounted looks empty.
+        """
+        seen = self._seen
         key = self._newest_key()
-        return self._load(key) if key else None
+        entry = self._load(key) if key else None
+        number = entry.number if entry else 0
+        if number < seen:
+            raise StoreError(
+                f"{self._prefix} in {self._store.url} had {seen} entries and has {number}",
+                remedy="look whether the store is where it was",
+            )
+        self._seen = max(self._seen, number)
+        return entry
 
     def history(self) -> list[Entry]:
         """Every entry, oldest first."""

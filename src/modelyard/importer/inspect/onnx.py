@@ -15,13 +15,13 @@ from typing import BinaryIO
 
 from modelyard.importer.inspect import card, transformers
 from modelyard.importer.inspect.folder import Folder, broken
-from modelyard.repository.manifest import ModelInfo, Signature, Tensor
+from modelyard.repository.manifest import Datatype, ModelInfo, Signature, Tensor
 
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
 _TEXT_LIMIT = 64 << 10
 # TensorProto.DataType → (the Open Inference Protocol's word, dtype).
-_TYPES = {
+_TYPES: dict[int, tuple[Datatype, str]] = {
     1: ("FP32", "float32"),
     2: ("UINT8", "uint8"),
     3: ("INT8", "int8"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.errors import InvalidInput, MissingExtra
-from modelyard.repository.manifest import ModelVersion, Signature, Tensor
+from modelyard.repository.manifest import Datatype, ModelVersion, Signature, Tensor
 from modelyard.serving.cores import usable_cores
 from modelyard.serving.protocol import Arrays
 from modelyard.serving.runtimes import only_file
@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise MissingExtra("onnxruntime", "serve") from error
 
-_DATATYPES = {
+_DATATYPES: dict[str, Datatype] = {
     "tensor(bool)": "BOOL",
     "tensor(int8)": "INT8",
     "tensor(int16)": "INT16",

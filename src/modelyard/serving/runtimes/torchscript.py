@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.errors import InvalidInput, MissingExtra
-from modelyard.repository.manifest import ModelVersion, Signature, Tensor
+from modelyard.repository.manifest import ModelVersion, Signature, declared_signature
 from modelyard.serving.cores import usable_cores
-from modelyard.serving.protocol import DATATYPES, Arrays, ModelFailed
+from modelyard.serving.protocol import Arrays, ModelFailed
 from modelyard.serving.runtimes import only_file
 
 try:
@@ -50,22 +50,8 @@ def load(version: ModelVersion, folder: Path) -> TorchScriptRuntime:
                 f"{path.name} of {version.name}:{version.version} is not a TorchScript model: "
                 f"{str(error).strip().splitlines()[0]}"
             ) from error
-    return TorchScriptRuntime(module.eval(), declared_signature(version))
-
-
-def declared_signature(version: ModelVersion) -> Signature:
-    """The signature that came with the model: the caller's metadata, else what inspection found, else an empty one."""
-    declared = version.metadata.get("signature")
-    if declared is None:
-        return version.model.signature or Signature()
-    try:
-        inputs, outputs = (tuple(map(_declared_tensor, declared.get(side, ()))) for side in ("inputs", "outputs"))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"the signature in the metadata of {version.name}:{version.version} can't be read: {error!r}",
-            remedy='write {"inputs": [{"name", "datatype", "shape"}], "outputs": [...]}',
-        ) from error
-    return Signature(inputs, outputs)
+    signature = declared_signature(version.metadata) or version.model.signature or Signature()
+    return TorchScriptRuntime(module.eval(), signature)
 
 
 def name_outputs(answer: Any, names: Sequence[str]) -> Arrays:
@@ -81,12 +67,6 @@ def name_outputs(answer: Any, names: Sequence[str]) -> Arrays:
     return {
         name: _array(v) for name, v in zip(names or [f"output_{n}" for n in range(len(values))], values, strict=True)
     }
-
-
-def _declared_tensor(tensor: Any) -> Tensor:
-    if tensor["datatype"] not in DATATYPES:
-        raise ValueError(f"unknown datatype {tensor['datatype']!r}")
-    return Tensor(str(tensor["name"]), tensor["datatype"], tuple(int(length) for length in tensor["shape"]))
 
 
 def _tensor(name: str, array: Any) -> Any:
