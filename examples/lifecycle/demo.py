@@ -52,7 +52,8 @@ def main() -> None:
 
     print(f"\nAll of it took {time.monotonic() - began:.0f} s. To go on:\n")
     print(f"  cd {FOLDER.relative_to(FOLDER.parents[1])}")
-    for command in ("up &", f"history {NAME}", "status", "predict SmolLM2-135M-Instruct --text 'Tell me a joke.'"):
+    print("  ../../.venv/bin/modelyard up     # in a terminal of its own; all six replicas are ready in half a minute")
+    for command in ("status", f"history {NAME}", "predict SmolLM2-135M-Instruct --text 'Tell me a joke.'"):
         print(f"  ../../.venv/bin/modelyard {command}")
 
 

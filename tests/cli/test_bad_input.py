@@ -159,7 +159,7 @@ COMMANDS = {
     "stage good:v1.0.0": "recorded, but nothing on this machine carries out deployments",
     # Serving and asking.
     "serve nothing": "there is no model 'nothing'",
-    "serve good": "no engine here serves the format unknown; what can be served: gguf, onnx",
+    "serve good": "no engine here serves files of no known model format; what can be served: gguf, onnx",
     "serve good --host no.such.host.invalid": "can't listen on no.such.host.invalid:8080",
     "predict good": "give either --text or --json; see `modelyard predict --help`",
     "predict good --text hi --json {}": "give either --text or --json",

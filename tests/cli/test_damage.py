@@ -166,3 +166,12 @@ def flip(path: Path) -> None:
 
 def files_below(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_verify_reads_the_journals_too(yard: Cli, folder: Path) -> None:
+    for journal in ("catalog/good", "deployments/production"):
+        entry = folder / ".modelyard" / journal / f"{10**12 - 2}.json"
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        entry.write_text("[]")
+
+    refused(yard("verify"), "a journal entry of catalog/good", "a journal entry of deployments/production")

@@ -144,7 +144,9 @@ def test_the_engine_follows_from_the_format(file_format: str, engine: str) -> No
     assert engine_for(ModelInfo(format=file_format)) == engine
 
 
-@pytest.mark.parametrize("file_format", ["pickle", None])
-def test_a_format_without_an_engine_is_named(file_format: str | None) -> None:
-    with pytest.raises(InvalidInput, match=f"the format {file_format or 'unknown'}; what can be served: gguf, onnx"):
+@pytest.mark.parametrize(
+    ("file_format", "said"), [("pickle", "the format pickle"), (None, "files of no known model format")]
+)
+def test_a_format_without_an_engine_is_named(file_format: str | None, said: str) -> None:
+    with pytest.raises(InvalidInput, match=f"{said}; what can be served: gguf, onnx"):
         engine_for(ModelInfo(format=file_format))

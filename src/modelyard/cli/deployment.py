@@ -22,6 +22,7 @@ SuiteFile = Annotated[
 Replicas = Annotated[
     int | None, typer.Option(metavar="COUNT", min=1, max=64, help="How many replicas; by default as before.")
 ]
+_REASON = 60
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rollout has ended.")]
 
 
@@ -97,10 +98,13 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     if not rows:
         print(f"nothing is deployed from {yard.store.url} yet; `modelyard stage REF` begins")
         return
-    print_table(
-        ("ENVIRONMENT", "MODEL", "SERVING", "TARGET", "READY", "OUTCOME", "REASON"),
-        [(r.environment, r.model, r.serving, r.target, f"{r.ready}/{r.wanted}", r.outcome, r.reason) for r in rows],
-    )
+    cells = [
+        (r.environment, r.model, r.serving, r.target, f"{r.ready}/{r.wanted}", r.outcome, _short(r.reason))
+        for r in rows
+    ]
+    print_table(("ENVIRONMENT", "MODEL", "SERVING", "TARGET", "READY", "OUTCOME", "REASON"), cells)
+    if not yard.local_status(yard.store).running():
+        print("note: nothing on this machine carries deployments out; start `modelyard up`", file=sys.stderr)
 
 
 def logs(
@@ -129,6 +133,11 @@ def up(context: typer.Context) -> None:
     controller = yard.controller()
     print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}", flush=True)
     controller.run()
+
+
+def _short(text: str) -> str:
+    """For a table; --json and `modelyard history` have all of it."""
+    return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
 
 
 def _exact(context: typer.Context, ref: str) -> tuple[str, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,9 @@ from modelyard.cli.context import (
     yard_of,
 )
 from modelyard.errors import IntegrityError, InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from modelyard.repository import ModelVersion
 
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag it; may be repeated. `staging` also stages it.")
@@ -85,7 +89,9 @@ def register(
             trust_pickle=trust_pickle,
             progress=progress,
         )
-    print(f"registered {version.ref} ({len(version.files)} files, {human_size(version.size)})")
+    count = f"{len(version.files)} file{'' if len(version.files) == 1 else 's'}"
+    print(f"registered {version.ref} ({count}, {human_size(version.size)})")
+    _advise(version)
 
 
 def import_(
@@ -113,6 +119,7 @@ def import_(
     )
     what = ", ".join(str(part) for part in (version.model.format, version.model.task) if part) or "unknown format"
     print(f"imported {version.ref} ({what}, {human_size(version.size)})")
+    _advise(version)
 
 
 def ls(
@@ -189,11 +196,14 @@ def tag(
 
 
 def history(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Who changed what of a model, when and why: tags and deployments."""
+    """Who changed what of a model, when and why: versions, tags and deployments."""
     repository = yard_of(context).repository
     rows: list[dict[str, Any]] = [
         {"at": c.at, "where": "tags", "by": c.by, "what": c.why} for c in repository.history(name)
     ]
+    for version in map(repository.resolve, (f"{name}:{each}" for each in repository.versions(name))):
+        at, what = version.created_at.isoformat(), f"registered {version.version}"
+        rows.append({"at": at, "where": "versions", "by": version.created_by, "what": what})
     for environment in ("staging", "production"):
         before = None
         for entry, deployments in repository.environment(environment).history():
@@ -213,13 +223,14 @@ def verify(
     ref: Annotated[str | None, typer.Argument(metavar="REF", help="One version; else all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Hash what is stored again: one version, or everything."""
+    """Hash stored model files again: those of one version, or all of them, and read every journal."""
     repository = yard_of(context).repository
     if ref:
         versions = [repository.resolve(ref)]
     else:
         versions = [repository.resolve(f"{n}:{v}") for n in repository.list_models() for v in repository.versions(n)]
     damaged = [damage for version in versions for damage in repository.verify(version)]
+    damaged += [] if ref else repository.verify_journals()
     if as_json:
         print_json([asdict(damage) for damage in damaged])
     elif not damaged:
@@ -231,6 +242,18 @@ def verify(
             f"not as registered: {found}{more}",
             remedy="restore the files from a backup, or register anew under another version",
         )
+
+
+def _advise(version: ModelVersion) -> None:
+    """What is better known before the version is staged."""
+    from modelyard.engines import engine_for
+
+    try:
+        engine_for(version.model)
+    except InvalidInput as error:
+        print(f"note: it can be kept, but not deployed: {error}", file=sys.stderr)
+    if version.model.format == "torchscript" and "signature" not in version.metadata:
+        print("note: without a 'signature' in its metadata this model can't be validated", file=sys.stderr)
 
 
 def _pointing(tags: dict[str, str], version: str) -> list[str]:

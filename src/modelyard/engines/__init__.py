@@ -44,12 +44,11 @@ _OWN = {
 
 def engine_for(model: ModelInfo) -> str:
     """The name of the engine of our own that serves this model. Raises InvalidInput when there is none."""
-    if model.format not in _OWN:
-        raise InvalidInput(
-            f"no engine here serves the format {model.format or 'unknown'}",
-            remedy=f"what can be served: {', '.join(sorted(_OWN))}",
-        )
-    return _OWN[model.format]
+    name = _OWN.get(model.format or "")
+    if name is None:
+        what = f"the format {model.format}" if model.format else "files of no known model format"
+        raise InvalidInput(f"no engine here serves {what}", remedy=f"what can be served: {', '.join(sorted(_OWN))}")
+    return name
 
 
 __all__ = [

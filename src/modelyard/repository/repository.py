@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -208,6 +209,20 @@ class ModelRepository:
     def _point(self, tag: str, version: ModelVersion, reason: str) -> None:
         why = f"{tag} → {version.version}" + (f": {reason}" if reason else "")
         self._catalog.tag(version.ref, tag, why=why)
+
+    def verify_journals(self) -> list[Damage]:
+        """Read every entry of the catalog and of the environments; returns those that can't be read."""
+        readers: dict[str, Callable[[], object]] = {
+            f"catalog/{name.lower()}": partial(self._catalog.history, name) for name in self.list_models()
+        }
+        readers |= {f"deployments/{name}": journal.history for name, journal in self._environments.items()}
+        damaged = []
+        for prefix, read in readers.items():
+            try:
+                read()
+            except IntegrityError as error:
+                damaged.append(Damage(prefix, "a journal entry", f"damaged ({error.message})"))
+        return damaged
 
     def _by_tag(self, name: str, tag: str) -> tuple[Version, Digest | None]:
         """The version a tag means, and the digest it had when the tag was set."""
