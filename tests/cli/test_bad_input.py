@@ -242,3 +242,11 @@ def make_traps(folder: Path) -> None:
         f"metric: {{dataset: x.npz, digest: 'sha256:{'0' * 64}', input: {{name: a, array: x}},"
         " output: {name: b, array: y}}"
     )
+
+
+def test_a_folder_that_holds_other_files_becomes_no_store(cli: Cli, folder: Path) -> None:
+    (folder / "project").mkdir()
+    (folder / "project" / "notes.txt").write_text("mine")
+
+    refused(cli("init", "project"), "project holds other files; give a new or empty folder")
+    assert [entry.name for entry in (folder / "project").iterdir()] == ["notes.txt"]

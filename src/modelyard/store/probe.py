@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
-from modelyard.errors import StoreError
+from modelyard.errors import InvalidInput, StoreError
 from modelyard.store.objects import Store
+
+_PREFIXES = {
+    *("access", "catalog", "config", "datasets", "deployments", "evidence"),
+    *("models", "pipelines", "probe", "uploads", "versions"),
+}
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InvalidInput for a folder that holds anything else than a store: their files would be mixed."""
+    if folder.is_dir() and any(entry.name not in _PREFIXES for entry in folder.iterdir()):
+        raise InvalidInput(
+            f"{folder} holds other files", remedy=f"give a new or empty folder, such as {folder / '.modelyard'}"
+        )
 
 
 def probe(store: Store) -> None:
