@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.deployment.controller import lock, running
-from modelyard.errors import Conflict
+from modelyard.errors import Conflict, SettingsError
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
@@ -32,3 +32,11 @@ def test_somebody_who_only_asks_is_no_hindrance(tmp_path: Path) -> None:
         with lock(tmp_path):
             assert running(tmp_path)
         letting_go.join()
+
+
+def test_a_folder_that_can_not_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "x"
+    with pytest.raises(SettingsError, match=r"x can't be used: Not a directory; set MODELYARD_STATE"), lock(folder):
+        pass
+    assert not running(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable
 
@@ -69,6 +70,38 @@ def test_a_gateway_port_in_use_is_named(machine: Machine) -> None:
     [line] = refused.stderr.splitlines()
     assert line.startswith(f"error: the gateway can't listen on 127.0.0.1:{machine.port}: ")
     assert "gateway.port" in line
+
+
+def test_without_its_folder_it_ends_and_leaves_nothing(machine: Machine) -> None:
+    machine.start()
+    machine.promote(OLD)
+    running = machine.processes()
+    shutil.rmtree(machine.run_folder)
+    assert machine.up
+    assert machine.up.wait(60) == 1, machine.log()
+    assert (
+        "was removed while `modelyard up` ran; what it had started is ended; start `modelyard up` again"
+        in machine.log()
+    )
+    assert not psutil.wait_procs(running, timeout=10)[1]
+    assert not machine.processes()
+    machine.start()  # what was wanted is wanted still
+    machine.wait_for_replicas(OLD, 1)
+
+
+def test_told_twice_it_ends_replicas_at_once(machine: Machine) -> None:
+    machine.start()
+    machine.promote(OLD)
+    [replica] = machine.replicas()
+    running = machine.processes()
+    psutil.Process(machine.pid(replica)).suspend()  # it will not end by itself
+    assert machine.up
+    machine.up.terminate()
+    wait_for(lambda: "stopping" in machine.log(), what=machine.log)
+    wait_for(lambda: any(r.state == "stopping" for r in machine.replicas()), what=machine.log)
+    machine.up.terminate()
+    assert machine.up.wait(30) == 0, machine.log()
+    assert not psutil.wait_procs(running, timeout=10)[1]
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["its own", "adopted"])

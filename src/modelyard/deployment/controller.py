@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import FrameType
 from typing import IO
 
 from modelyard.deployment.reconciler import Reconciler
 from modelyard.deployment.targets.local import LocalTarget
-from modelyard.errors import Conflict
+from modelyard.errors import Conflict, SettingsError, Unavailable
 from modelyard.gateway import Gateway
 
 log = logging.getLogger("modelyard.controller")
 
+_LOCK = "up.lock"
 _POLL_S = 0.1
 _LOOK_S = 0.5  # who asks whether a controller runs holds its lock for a moment
 
@@ -36,34 +38,71 @@ class Controller:
         self._target = target
         self._gateway = gateway
         self._stop = Event()
+        self._hurry = Event()
+        self._lost = Event()
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT. Raises Conflict when another one runs, Unavailable when the port is taken."""
+        """Until SIGTERM or SIGINT; the second one ends replicas at once.
+
+        Raises Conflict when another one runs, SettingsError when the folder can't be used, Unavailable when the port is
+        taken or the folder vanishes.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
-        with lock(self._folder):
+        with lock(self._folder) as held:
             self._gateway.start()
+            Thread(target=self._watch, args=(held,), daemon=True).start()
             self._reconciler.run(self._stop)
+            if self._lost.is_set():
+                self._abandon()
             self._end()
 
     def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
         self._stop.set()
+
+    def _watch(self, held: IO[str]) -> None:
+        """Without its folder a controller knows nothing of its replicas, and another one could start beside it."""
+        while not self._stop.wait(_POLL_S):
+            if not _is_at(held, self._folder / _LOCK):
+                self._lost.set()
+                self._stop.set()
+
+    def _abandon(self) -> None:
+        self._target.end_children()
+        self._gateway.stop(drain_s=0)
+        raise Unavailable(
+            f"the folder {self._folder} was removed while `modelyard up` ran; what it had started is ended",
+            remedy="start `modelyard up` again",
+        )
 
     def _end(self) -> None:
         """The gateway first, so that what is under way still gets its answers; then the replicas."""
         log.info("stopping")
         self._gateway.stop()
-        for replica in self._target.observe():
-            self._target.stop(replica.id)
-        while self._target.observe():
+        ending = {replica.id for replica in self._target.observe()}
+        for replica in ending:
+            self._target.stop(replica)
+        while ending := ending & {replica.id for replica in self._target.observe()}:
+            if self._hurry.is_set():
+                for replica in ending:
+                    self._target.give_up(replica, "it was ended at once")
             time.sleep(_POLL_S)
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[IO[str]]:
     """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "up.lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK).open("w")
+    except OSError as error:
+        raise SettingsError(
+            f"the folder {folder} can't be used: {error.strerror}",
+            remedy="set MODELYARD_STATE to one that can be written",
+        ) from error
+    with file:
         deadline = time.monotonic() + _LOOK_S
         while not _locked(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
@@ -71,15 +110,15 @@ def lock(folder: Path) -> Iterator[None]:
                     "`modelyard up` runs already for this store on this machine", remedy="use it, or stop it first"
                 )
             time.sleep(_POLL_S)
-        yield
+        yield file
 
 
 def running(folder: Path) -> bool:
     """Whether a controller holds the folder's lock."""
     try:
-        with (folder / "up.lock").open("r") as file:
+        with (folder / _LOCK).open("r") as file:
             return not _locked(file, fcntl.LOCK_SH)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -89,3 +128,11 @@ def _locked(file: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether this very file still lies there."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import random
 import re
 import signal
@@ -28,6 +29,8 @@ from modelyard.deployment.plan import Replica
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef
+
+log = logging.getLogger("modelyard.local")
 
 PORTS = range(20000, 30000)  # below the range systems take outgoing connections from
 _PROBE_TIMEOUT_S = 2.0
@@ -96,7 +99,7 @@ class LocalTarget:
         try:
             child = self._spawn(name, launch.argv)
         except OSError as error:
-            self._records.forget(record)
+            self._records.forget(record.id)
             raise Unavailable(f"{launch.argv[0]} can't be started: {error.strerror}") from error
         self._children[name] = child
         self._records.save(replace(record, pid=child.pid))
@@ -119,7 +122,7 @@ class LocalTarget:
         if record is None:
             return
         if record.exited is not None:
-            self._records.forget(record)
+            self._records.forget(record.id)
             return
         self._records.save(replace(record, stopping=time.time()))
         _signal(record, signal.SIGTERM)
@@ -130,6 +133,17 @@ class LocalTarget:
         if record and record.exited is None:
             self._records.save(replace(record, error=reason))
             _signal(record, signal.SIGKILL)
+
+    def end_children(self) -> None:
+        """End every process that this target started and that still runs, whatever the records say."""
+        for child in self._children.values():
+            child.terminate()
+        deadline = time.monotonic() + self._kill_after_s
+        for name, child in self._children.items():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0, deadline - time.monotonic()))
+            child.kill()
+            self._records.forget(name)
 
     def log(self, replica_id: str) -> Path:
         """The replica's log file."""
@@ -143,12 +157,12 @@ class LocalTarget:
 
     def _spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
         self._logs.mkdir(parents=True, exist_ok=True)
-        with self.log(name).open("ab") as log:
+        with self.log(name).open("ab") as output:
             return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env=self._environ,
                 start_new_session=True,  # it outlives its supervisor
             )
@@ -190,9 +204,10 @@ class LocalTarget:
         self._children.pop(record.id, None)
         self._probes.pop(record.id, None)
         if record.stopping is not None:
-            self._records.forget(record)
+            self._records.forget(record.id)
             return None
         ended = replace(record, exited=time.time(), error=record.error or _last_line(self.log(record.id)))
+        log.warning("%s ended: %s", ended.id, ended.error or "its log says nothing")
         self._records.save(ended)
         return ended
 
@@ -208,6 +223,7 @@ class LocalTarget:
             if record.ready is None:
                 record = replace(record, ready=now)
                 self._records.save(record)
+                log.info("%s is ready", record.id)
         elif probe and record.ready is not None:
             lost = probe.lost + 1
             if lost >= _PROBES_LOST:

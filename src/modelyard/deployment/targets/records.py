@@ -80,8 +80,8 @@ class Records:
         beside.write_text(json.dumps(asdict(record), indent=1))
         beside.rename(path)
 
-    def forget(self, record: Record) -> None:
-        self._path(record.id).unlink(missing_ok=True)
+    def forget(self, replica_id: str) -> None:
+        self._path(replica_id).unlink(missing_ok=True)
 
     def _path(self, replica_id: str) -> Path:
         return self._folder / f"{replica_id}.json"
