@@ -173,6 +173,14 @@ def test_another_supervisor_takes_over(machine: Machine) -> None:
     machine.wait(lambda found: not found or not machine.process(name).is_running() or _reap(machine))
 
 
+def test_one_whose_supervisor_died_before_it_told_it_to_stop_is_told(machine: Machine) -> None:
+    name = machine.start()
+    machine.wait_ready()
+    machine.change(name, stopping=time.time())
+    machine.target = machine.another()
+    machine.wait(lambda found: not found or not machine.process(name).is_running() or _reap(machine))
+
+
 def test_one_whose_supervisor_died_before_it_noted_the_process_is_found(machine: Machine) -> None:
     name = machine.start()
     pid = machine.process(name).pid

@@ -75,6 +75,7 @@ class LocalTarget:
         self._kill_after_s = drain_timeout_s + 5
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._probes: dict[str, _Probe] = {}
+        self._terminated: set[str] = set()
         self._pool = ThreadPoolExecutor(16)
 
     def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
@@ -125,7 +126,7 @@ class LocalTarget:
             self._records.forget(record.id)
             return
         self._records.save(replace(record, stopping=time.time()))
-        _signal(record, signal.SIGTERM)
+        self._terminate(record)
 
     def give_up(self, replica_id: str, reason: str) -> None:
         """End a replica at once; it will have crashed for this reason."""
@@ -180,6 +181,8 @@ class LocalTarget:
         if not self._runs(record):
             return self._ended(record)
         if record.stopping is not None:
+            if record.id not in self._terminated:  # an earlier supervisor was killed before it could say so
+                self._terminate(record)
             if time.time() - record.stopping > self._kill_after_s:
                 _signal(record, signal.SIGKILL)
             return record
@@ -196,6 +199,10 @@ class LocalTarget:
                 break
         return record
 
+    def _terminate(self, record: Record) -> None:
+        _signal(record, signal.SIGTERM)
+        self._terminated.add(record.id)
+
     def _runs(self, record: Record) -> bool:
         child = self._children.get(record.id)
         return child.poll() is None if child else _process(record) is not None
@@ -203,6 +210,7 @@ class LocalTarget:
     def _ended(self, record: Record) -> Record | None:
         self._children.pop(record.id, None)
         self._probes.pop(record.id, None)
+        self._terminated.discard(record.id)
         if record.stopping is not None:
             self._records.forget(record.id)
             return None
