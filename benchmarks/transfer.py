@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from measure import free_port, in_turn, options, print_table, ratio, running, wait_for
-from modelyard.importer.inspect import inspect
+from modelyard.importer.inspect import inspect_files
 from modelyard.repository import ModelRepository
 from modelyard.store import S3, Cache
 
@@ -72,7 +72,7 @@ def with_modelyard(url: str, model: Path) -> Times:
     """Registered in an empty repository, fetched into an empty cache, fetched again."""
     with tempfile.TemporaryDirectory(dir=model.parent) as folder:
         store = S3(BUCKET, uuid.uuid4().hex, endpoint_url=url)
-        repository = ModelRepository(store, cache=Cache(Path(folder)), inspect=inspect, user="bench")
+        repository = ModelRepository(store, cache=Cache(Path(folder)), inspect=inspect_files, user="bench")
         began = time.perf_counter()
         repository.register_model("model", "v1.0.0", model)
         pushed = time.perf_counter()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.engines import Engine
     from modelyard.importer import ModelImporter
+    from modelyard.store.files import File
 
 
 class Yard:
@@ -75,11 +76,11 @@ class Yard:
         return DeploymentManager(self.repository, settings=self.settings, local=self.local_status(self.store))
 
     @staticmethod
-    def inspect(folder: Path) -> Inspection:
-        """What the importer's inspectors say about a folder."""
-        from modelyard.importer.inspect import inspect
+    def inspect(files: Sequence[File]) -> Inspection:
+        """What the importer's inspectors say about a model's files."""
+        from modelyard.importer.inspect import inspect_files
 
-        return inspect(folder)
+        return inspect_files(files)
 
     def inference_parts(self) -> tuple[dict[str, Engine], str, object]:
         """What an InferenceGateway needs: the engines by name, the environment, and how a model's task is found."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from modelyard.cli.app import run
-from modelyard.importer.inspect import inspect
+from modelyard.importer.inspect import inspect_files
 from modelyard.repository import ModelRepository
 from modelyard.store import Cache, LocalDisk
 
@@ -74,7 +74,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "model").mkdir()
     (root / "model" / "weights.bin").write_bytes(b"weights")
     repository = ModelRepository(
-        LocalDisk(root / ".modelyard"), cache=Cache(root / "cache"), inspect=inspect, user="tester"
+        LocalDisk(root / ".modelyard"), cache=Cache(root / "cache"), inspect=inspect_files, user="tester"
     )
     repository.register_model("good", "v1.0.0", root / "model", {})
     return root

@@ -9,7 +9,7 @@ import pytest
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.importer import ModelImporter
 from modelyard.importer.importer import next_version, valid_name
-from modelyard.importer.inspect import inspect
+from modelyard.importer.inspect import inspect_files
 from modelyard.importer.sources import source_of
 from modelyard.refs import Version
 from modelyard.repository import ModelRepository
@@ -20,7 +20,7 @@ from . import builders
 
 @pytest.fixture
 def repository(tmp_path: Path) -> ModelRepository:
-    return ModelRepository(Memory(), cache=Cache(tmp_path / "cache"), inspect=inspect, user="ada")
+    return ModelRepository(Memory(), cache=Cache(tmp_path / "cache"), inspect=inspect_files, user="ada")
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_addresses(importer: ModelImporter, model: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(model)
     for source in ("~/My model", model.as_uri(), f"file://localhost{model}", ".", str(model / "model.safetensors")):
         with source_of(source).open(source) as fetched:
-            assert fetched.folder.exists()
+            assert [file.path for file in fetched.files] == ["model.safetensors"]
             assert fetched.metadata["source"]["path"] in ("My model", "model.safetensors")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from modelyard.errors import InvalidInput, ModelyardError, NotFound
 from modelyard.store import Memory
-from modelyard.store.files import LocalFile, chunks, scan
+from modelyard.store.files import LocalFile, scan
 from modelyard.store.transfer import send
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_read_is_not_blamed_on_the_store(folder: Path) -> 
 def test_big_files_come_in_chunks(folder: Path) -> None:
     data = os.urandom(17 * 1024 * 1024)
     (folder / "big").write_bytes(data)
-    parts = list(chunks(scan(folder / "big")[0]))
+    parts = list(scan(folder / "big")[0].chunks())
     assert len(parts) == 3
     assert b"".join(parts) == data
 

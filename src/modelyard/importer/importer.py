@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,33 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.importer.sources import source_of
 from modelyard.refs import Version, parse_name
 from modelyard.repository import ModelRepository, ModelVersion
+from modelyard.store.files import File
+from modelyard.store.transfer import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which files are taken: those that one of `include` matches (without any: all) and none of `exclude`.
+
+    Patterns are those of the shell, such as `*.gguf`; `*` matches across folders, as in the Hugging Face libraries.
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def choose(self, files: Sequence[File]) -> list[File]:
+        """Raises InvalidInput when none is left."""
+        chosen = [f for f in files if (not self.include or _matches(f, self.include)) and not _matches(f, self.exclude)]
+        if files and not chosen:
+            some = ", ".join(file.path for file in files[:3])
+            raise InvalidInput(
+                f"none of the {len(files)} files ({some}, …) is chosen", remedy="change --include or --exclude"
+            )
+        return chosen
+
+
+def _matches(file: File, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(file.path, pattern) for pattern in patterns)
 
 
 class ModelImporter:
@@ -30,23 +59,29 @@ class ModelImporter:
         *,
         metadata: dict[str, Any] | None = None,
         tags: Sequence[str] = (),
+        files: Filter | None = None,
         trust_pickle: str | None = None,
+        progress: Progress = no_progress,
     ) -> ModelVersion:
-        """Register what a source holds, under its own name and the next version where none are given.
+        """Register what a source holds, under its own name and its own or the next version where none are given.
 
-        `metadata` wins over what the source says of itself. `trust_pickle` is the reason why files that hold pickles
-        may be stored all the same. Raises what the source and `ModelRepository.register_model` raise.
+        `files` chooses some of them. `metadata` wins over what the source says of
+        itself. `trust_pickle` is the reason why files that hold pickles may be stored all the same. Raises what the
+        source and `ModelRepository.register` raise.
         """
         address = str(source)
         with source_of(address).open(address) as fetched:
             model_name = parse_name(name) if name else valid_name(fetched.name)
-            return self._repository.register_model(
-                model_name=model_name,
-                model_version=version or str(next_version(self._versions(model_name))),
-                artifacts_path=fetched.folder,
-                metadata=fetched.metadata | (metadata or {}),
+            wanted = version or fetched.version
+            return self._repository.register(
+                model_name,
+                Version.parse(wanted) if wanted else next_version(self._versions(model_name)),
+                (files or Filter()).choose(fetched.files),
+                fetched.metadata | (metadata or {}),
+                lineage=fetched.lineage,
                 tags=tags,
                 trust_pickle=trust_pickle,
+                progress=progress,
             )
 
     def _versions(self, name: str) -> list[Version]:

@@ -17,10 +17,13 @@ from modelyard.refs import Version
 from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest, declared_signature
 from modelyard.store import Store
 from modelyard.store.documents import RESTORE, to_json
-from modelyard.store.files import LocalFile, chunks
+from modelyard.store.files import File
+from modelyard.store.objects import ObjectFile
 from modelyard.store.transfer import Progress, Sent, digest, no_progress, send
 
 GRACE = timedelta(hours=24)
+
+Check = Callable[[Sequence[File]], None]
 
 
 def manifest_key(name: str, version: Version) -> str:
@@ -50,10 +53,13 @@ class Registration:
         self._prefix = f"models/{draft.name}/{draft.version}/{self._attempt}"
         self._record = f"uploads/{self._attempt}.json"
 
-    def commit(self, files: Sequence[LocalFile], *, progress: Progress = no_progress) -> ModelVersion:
+    def commit(
+        self, files: Sequence[File], *, check: Check | None = None, progress: Progress = no_progress
+    ) -> ModelVersion:
         """Upload, then create the manifest. A version with the very same content counts as done.
 
-        Raises AlreadyExists when the version holds something else, Conflict when the attempt took too long.
+        `check` looks at the files once they are in the store, and raises for those that may not be committed. Raises
+        AlreadyExists when the version holds something else, Conflict when the attempt took too long.
         """
         draft, store = self._draft, self._store
         if existing := read_manifest(store, draft.name, draft.version):
@@ -64,6 +70,8 @@ class Registration:
         )
         try:
             sent = send(store, files, self._prefix, progress=progress)
+            if check:
+                check([ObjectFile(store, each.key, each.path, each.size, each.sha256) for each in sent])
             mine = _with_files(draft, sent)
             if self._now() - draft.created_at > GRACE / 2:
                 raise Conflict(f"uploading {draft.name}:{draft.version} took too long", remedy="run it again")
@@ -79,9 +87,9 @@ class Registration:
             self._clean_up()
         return _accept(store, winner, mine)
 
-    def _again(self, existing: ModelVersion, files: Sequence[LocalFile]) -> ModelVersion:
+    def _again(self, existing: ModelVersion, files: Sequence[File]) -> ModelVersion:
         """The version is there already: compare, send nothing."""
-        local = [Sent(file.path, "", *digest(chunks(file))) for file in files]
+        local = [Sent(file.path, "", *digest(file.chunks())) for file in files]
         return _accept(self._store, existing, _with_files(self._draft, local))
 
     def _create(self, mine: ModelVersion) -> ModelVersion:

@@ -20,10 +20,10 @@ from modelyard.repository.environments import DeploymentSpec, Environment, Pin
 from modelyard.repository.manifest import Inspection, ModelVersion
 from modelyard.repository.registration import Registration, draft, finish, read_manifest, refuse_pickles
 from modelyard.store import Cache, Object, Store
-from modelyard.store.files import scan
+from modelyard.store.files import File, LocalFile, check_files, scan
 from modelyard.store.transfer import Progress, no_progress, stored_digest
 
-Inspect = Callable[[Path], Inspection]
+Inspect = Callable[[Sequence[File]], Inspection]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +71,58 @@ class ModelRepository:
         Registering the same content again is no error, so an interrupted call can simply be repeated. Raises
         AlreadyExists, InvalidInput, NotFound, StoreError.
         """
-        name, version, folder = parse_name(model_name), Version.parse(model_version), Path(artifacts_path).expanduser()
+        return self.register(
+            parse_name(model_name),
+            Version.parse(model_version),
+            scan(Path(artifacts_path)),
+            metadata or {},
+            tags=tags,
+            lineage=lineage,
+            trust_pickle=trust_pickle,
+            progress=progress,
+        )
+
+    def register(
+        self,
+        name: str,
+        version: Version,
+        files: Sequence[File],
+        metadata: dict[str, Any],
+        *,
+        tags: Sequence[str] = (),
+        lineage: dict[str, str] | None = None,
+        trust_pickle: str | None = None,
+        progress: Progress = no_progress,
+    ) -> ModelVersion:
+        """`register_model` for files that lie anywhere.
+
+        Files of another machine are inspected twice: there, so that nothing is moved in vain, and in the store before
+        the version is committed, since a source may give other bytes when it is asked again.
+        """
         for tag in set(tags) - {"staging"}:
             parse_free_tag(tag)
-        files = scan(folder)
-        inspection = self._inspect(folder)
+        check_files(files)
+        inspection = self._inspect(files)
         refuse_pickles(inspection, trust_pickle)
         new = draft(
             name,
             version,
             inspection,
             by=self._user,
-            metadata=metadata or {},
+            metadata=metadata,
             lineage=lineage or {},
             trusted_pickle=trust_pickle if inspection.pickles else None,
         )
+
+        def check(stored: Sequence[File]) -> None:
+            if self._inspect(stored) != inspection:
+                raise IntegrityError(
+                    "the files are not what they were a moment ago", remedy="find out who changes them, then try again"
+                )
+
         self._catalog.claim(name)
-        registered = Registration(self.storage, new).commit(files, progress=progress)
+        here = all(isinstance(file, LocalFile) for file in files)
+        registered = Registration(self.storage, new).commit(files, check=None if here else check, progress=progress)
         for tag in tags:
             if tag == "staging":
                 self.request(registered, "staging", why="registered with the tag staging")

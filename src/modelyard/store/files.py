@@ -1,17 +1,20 @@
-"""A local folder, looked at before anything of it is stored: which files, under which safe paths.
+"""Files on their way into a store: what is asked of one wherever it lies, and the files of a local folder.
 
 Refuses what would not survive the way through an object store and back onto another system.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from modelyard.errors import InvalidInput, NotFound
 
@@ -19,15 +22,110 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt
 _FORBIDDEN = set('<>:"|?*\\\x7f')
 _STAGED = re.compile(r".*#[0-9]+")  # how a store in a folder names files that are still being written
 _CHUNK = 8 * 1024 * 1024
+_BLOCK = 256 * 1024
+_KEPT_BLOCKS = 8
+
+
+class File(Protocol):
+    """A file to store, wherever it lies: `path` with forward slashes, relative to the model; `size` in bytes."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def sha256(self) -> str | None:
+        """Hex digest, where it is known beforehand; whoever moves the bytes checks it."""
+        ...
+
+    def open(self) -> io.BufferedReader:
+        """For inspection: reads anywhere, and only what is asked for."""
+        ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """All bytes, in order. A failure names the file, so that nobody takes it for one of the store it goes to."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file to store: `path` with forward slashes, relative to the folder; `size` in bytes."""
+    """A file on this machine."""
 
     source: Path
     path: str
     size: int
+    sha256: str | None = None
+
+    def open(self) -> io.BufferedReader:
+        try:
+            return self.source.open("rb")
+        except OSError as error:
+            raise InvalidInput(f"{self.path} can't be read: {error.strerror}", remedy="mend its permissions") from error
+
+    def chunks(self) -> Iterator[bytes]:
+        try:
+            with self.source.open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    yield chunk
+        except OSError as error:
+            raise InvalidInput(f"{self.path} can't be read: {error.strerror}", remedy="try again") from error
+
+
+class Blocks:
+    """Bytes that are far away, fetched in blocks when they are read; the blocks read last are kept.
+
+    `fetch(start, length)` gives that stretch; it is never asked for one beyond `size`.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+        self._fetch = fetch
+        self._size = size
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+
+    def open(self) -> io.BufferedReader:
+        """A new stream over the same blocks."""
+        return io.BufferedReader(_Stream(self.read, self._size), _BLOCK)
+
+    def read(self, start: int, length: int) -> bytes:
+        """At most `length` bytes from `start`, fewer at the end of a block."""
+        number, offset = divmod(start, _BLOCK)
+        block = self._kept.pop(number, None)
+        if block is None:
+            begin = number * _BLOCK
+            block = self._fetch(begin, min(_BLOCK, self._size - begin))
+        self._kept[number] = block
+        if len(self._kept) > _KEPT_BLOCKS:
+            self._kept.popitem(last=False)
+        return block[offset : offset + length]
+
+
+class _Stream(io.RawIOBase):
+    """A stream with seek over a function that reads anywhere."""
+
+    def __init__(self, read: Callable[[int, int], bytes], size: int) -> None:
+        self._read = read
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"a position before the beginning: {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # BufferedReader gives a memoryview
+        length = max(0, min(len(buffer), self._size - self._position))
+        data = self._read(self._position, length) if length else b""
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def scan(root: Path) -> list[LocalFile]:
@@ -48,14 +146,13 @@ def scan(root: Path) -> list[LocalFile]:
     return sorted(files, key=lambda file: file.path)
 
 
-def chunks(file: LocalFile) -> Iterator[bytes]:
-    """The file's bytes. Raises InvalidInput naming it, so that nobody takes it for a failure of the store."""
-    try:
-        with file.source.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-    except OSError as error:
-        raise InvalidInput(f"{file.path} can't be read: {error.strerror}", remedy="try again") from error
+def check_files(files: Sequence[File]) -> None:
+    """Raises InvalidInput for no files at all, and for names and clashes that `scan` would refuse."""
+    if not files:
+        raise InvalidInput("there are no files to store", remedy="name a source that holds a model")
+    for file in files:
+        _refuse_name(file.path)
+    _refuse_clashes(files)
 
 
 def _walk(folder: Path, real: Path, prefix: str) -> Iterator[LocalFile]:
@@ -98,6 +195,8 @@ def _local(source: Path, path: str) -> LocalFile:
 
 def _refuse_name(path: str) -> None:
     for part in path.split("/"):
+        if part in ("", ".", ".."):
+            raise InvalidInput(f"the file name {path!r} leaves its folder", remedy="rename it")
         stem = part.split(".")[0].lower()
         try:
             part.encode()
@@ -108,7 +207,7 @@ def _refuse_name(path: str) -> None:
             raise InvalidInput(f"the file name {path!r} can't be kept on every system", remedy="rename it")
 
 
-def _refuse_clashes(files: list[LocalFile]) -> None:
+def _refuse_clashes(files: Sequence[File]) -> None:
     seen: dict[str, str] = {}
     for file in files:
         folded = unicodedata.normalize("NFC", file.path).casefold()

@@ -11,20 +11,22 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import ObjectStore
+from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
 from modelyard.store.documents import RESTORE, to_json
-from modelyard.store.files import chunks, scan
+from modelyard.store.files import Blocks, scan
 
 CHUNK = 8 * 1024 * 1024
+_SIGNING = (S3Store, GCSStore, AzureStore)
 _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
 
@@ -81,6 +83,23 @@ class Store:
             for chunk in obstore.get(self._backend, check_key(key)).stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Bytes from `start` on; fewer at the object's end. Raises NotFound."""
+        with self._errors(key):
+            return bytes(obstore.get_range(self._backend, check_key(key), start=start, length=length))
+
+    def copy(self, source: str, destination: str) -> None:
+        """Copy an object inside the store; no byte passes through this machine. Raises NotFound."""
+        with self._errors(source):
+            obstore.copy(self._backend, check_key(source), check_key(destination))
+
+    def presign(self, key: str, *, expires: timedelta) -> str | None:
+        """An address at which anybody may get the object for a while; None where the store has none to give."""
+        if not isinstance(self._backend, _SIGNING):
+            return None
+        with self._errors(key):
+            return obstore.sign(self._backend, "GET", check_key(key), expires)
+
     def objects(self, prefix: str) -> Iterator[Object]:
         """Every object below the folder `prefix`, page by page; in no order unless the store is `ordered`."""
         with self._errors(prefix):
@@ -102,7 +121,7 @@ class Store:
     def upload(self, source: str | Path, destination: str) -> None:
         """Copy a local file, or every file of a folder, below `destination`. Raises InvalidInput for unsafe folders."""
         for file in scan(Path(source)):
-            self.put(f"{destination.rstrip('/')}/{file.path}", chunks(file))
+            self.put(f"{destination.rstrip('/')}/{file.path}", file.chunks())
 
     def download(self, path: str, destination: Path | None = None) -> Path:
         """Copy every object below `path` into a folder (a new temporary one, the caller's to delete) and return it."""
@@ -157,6 +176,26 @@ class Store:
                 f"{self.url} failed at {key}: {_reason(error)}",
                 remedy="check its address, permissions and free space",
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectFile:
+    """A stored object, as a file to inspect or to store elsewhere (see `files.File`)."""
+
+    store: Store
+    key: str
+    path: str
+    size: int
+    sha256: str | None = None
+    _blocks: list[Blocks] = field(default_factory=list, compare=False, repr=False)
+
+    def open(self) -> BufferedReader:
+        if not self._blocks:
+            self._blocks.append(Blocks(lambda start, length: self.store.get_range(self.key, start, length), self.size))
+        return self._blocks[0].open()
+
+    def chunks(self) -> Iterator[bytes]:
+        return self.store.stream(self.key)
 
 
 def check_key(key: str) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from modelyard.errors import InvalidInput, NotFound
-from modelyard.store.files import LocalFile, chunks
+from modelyard.errors import IntegrityError, InvalidInput, NotFound
+from modelyard.store.files import File
 from modelyard.store.objects import CHUNK, Store
 
 _PARALLEL = 8
@@ -33,15 +33,15 @@ def no_progress(count: int) -> None:
     """For callers that do not watch; a progress callback takes the number of bytes moved since its last call."""
 
 
-def send(store: Store, files: Sequence[LocalFile], prefix: str, *, progress: Progress = no_progress) -> list[Sent]:
+def send(store: Store, files: Sequence[File], prefix: str, *, progress: Progress = no_progress) -> list[Sent]:
     """Upload files below `prefix`. Raises InvalidInput for a file that changes or vanishes meanwhile."""
 
-    def one(file: LocalFile) -> Sent:
+    def one(file: File) -> Sent:
         sha, size = hashlib.sha256(), 0
 
         def passing() -> Iterator[bytes]:
             nonlocal size
-            for chunk in chunks(file):
+            for chunk in file.chunks():
                 sha.update(chunk)
                 size += len(chunk)
                 progress(len(chunk))
@@ -51,6 +51,8 @@ def send(store: Store, files: Sequence[LocalFile], prefix: str, *, progress: Pro
         store.put(key, b"".join(passing()) if file.size <= CHUNK else passing())
         if size != file.size:
             raise InvalidInput(f"{file.path} changed while it was read", remedy="try again when nobody writes to it")
+        if file.sha256 not in (None, sha.hexdigest()):
+            raise IntegrityError(f"{file.path} is not what its source says it is", remedy="get it again")
         return Sent(file.path, key, size, sha.hexdigest())
 
     with ThreadPoolExecutor(_PARALLEL) as pool:

@@ -5,6 +5,7 @@ A new format is one file with one function and one line in FORMATS. Knows nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from modelyard.importer.inspect import (
 )
 from modelyard.importer.inspect.folder import Folder
 from modelyard.repository.manifest import Inspection, ModelInfo
-from modelyard.store.files import scan
+from modelyard.store.files import File, scan
 
 
 class Inspector(Protocol):
@@ -42,13 +43,14 @@ FORMATS: tuple[Inspector, ...] = (
 
 
 def inspect(folder: Path) -> Inspection:
-    """The model in a folder (or in one file) and the files that hold pickles.
+    """The model in a folder (or in one file) and the files that hold pickles. Raises NotFound and InvalidInput."""
+    return inspect_files(scan(folder))
 
-    The first format that recognises the folder describes it. Raises NotFound and InvalidInput.
-    """
-    files = {file.path: file.source for file in scan(folder)}
-    found = pickles.find(files)
-    view = Folder(files, frozenset(found))
+
+def inspect_files(files: Sequence[File]) -> Inspection:
+    """The same for files that may lie anywhere. The first format that recognises them describes them."""
+    found = pickles.find({file.path: file for file in files})
+    view = Folder({file.path: file for file in files}, frozenset(found))
     for path in view.named(".safetensors"):
         safetensors.check(view, path)
     described = (describe(view) for describe in FORMATS)

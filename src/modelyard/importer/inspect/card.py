@@ -39,7 +39,7 @@ def read(folder: Folder) -> Card:
 def _front_matter(folder: Folder) -> dict[str, Any]:
     if "README.md" not in folder.files or "README.md" in folder.pickles:
         return {}
-    with folder.files["README.md"].open("rb") as stream:
+    with folder.files["README.md"].open() as stream:
         lines = stream.read(_LIMIT).decode(errors="replace").splitlines()
     if not lines or lines[0].strip() != "---" or "---" not in lines[1:]:
         return {}

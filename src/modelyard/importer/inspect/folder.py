@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from modelyard.errors import InvalidInput
+from modelyard.store.files import File
 
 _JSON_LIMIT = 16 << 20
 
@@ -16,7 +16,7 @@ _JSON_LIMIT = 16 << 20
 class Folder:
     """Relative path → file. Files that hold pickles are listed, and never handed out for reading."""
 
-    files: dict[str, Path]
+    files: dict[str, File]
     pickles: frozenset[str] = field(default_factory=frozenset)
 
     def named(self, *suffixes: str) -> list[str]:
@@ -41,7 +41,7 @@ class Folder:
         file = self.files.get(path)
         if file is None or path in self.pickles:
             return None
-        with file.open("rb") as stream:
+        with file.open() as stream:
             data = stream.read(_JSON_LIMIT + 1)
         if len(data) > _JSON_LIMIT:
             raise broken(path, f"it is longer than {_JSON_LIMIT >> 20} MB")

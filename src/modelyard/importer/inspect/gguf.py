@@ -10,12 +10,12 @@ import math
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from modelyard.importer.inspect import card
 from modelyard.importer.inspect.folder import Folder, broken, text, whole
 from modelyard.repository.manifest import ModelInfo
+from modelyard.store.files import File
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -102,10 +102,10 @@ def _parts(main: str, headers: dict[str, Header]) -> list[str]:
     return [path for path in headers if path.startswith(split[1]) and path.endswith(split[2])]
 
 
-def read(file: Path, where: str) -> Header:
+def read(file: File, where: str) -> Header:
     """The header of one file. Raises InvalidInput for one that is broken."""
-    with file.open("rb") as stream:
-        reader = _Reader(stream, file.stat().st_size, where)
+    with file.open() as stream:
+        reader = _Reader(stream, file.size, where)
         if reader.take(4) != b"GGUF":
             raise broken(where, "it does not begin with GGUF")
         if (version := reader.number("I")) not in (2, 3):

@@ -10,12 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO
 
 from modelyard.importer.inspect import card, transformers
 from modelyard.importer.inspect.folder import Folder, broken
 from modelyard.repository.manifest import Datatype, ModelInfo, Signature, Tensor
+from modelyard.store.files import File
 
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
@@ -79,11 +79,11 @@ def _signature(graph: Graph) -> Signature | None:
     return known if outputs and (len(known.inputs), len(known.outputs)) == (len(inputs), len(outputs)) else None
 
 
-def read(file: Path, where: str) -> Graph:
+def read(file: File, where: str) -> Graph:
     """One file. Raises InvalidInput when it is broken."""
     graph, found = Graph(), False
-    with file.open("rb") as stream:
-        message = _Message(_File(stream, where), 0, file.stat().st_size)
+    with file.open() as stream:
+        message = _Message(_File(stream, where), 0, file.size)
         for number, value in message.fields():
             if number == _MODEL_GRAPH and isinstance(value, _Message):
                 _read_graph(value, graph)

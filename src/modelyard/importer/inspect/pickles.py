@@ -10,13 +10,14 @@ import io
 import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, cast
 
 from modelyard.errors import InvalidInput
 from modelyard.importer.inspect import containers, opcodes
 from modelyard.importer.inspect.folder import broken
 from modelyard.importer.inspect.opcodes import WINDOW
+from modelyard.store.files import File
 
 _NAMED = (".pkl", ".pickle", ".joblib", ".dill", ".pt", ".pth", ".ckpt")
 _DEEPEST = 4
@@ -24,7 +25,7 @@ _NPY = b"\x93NUMPY"
 _NPY_HEADER_LIMIT = 64 << 10
 
 
-def find(files: Mapping[str, Path]) -> dict[str, str]:
+def find(files: Mapping[str, File]) -> dict[str, str]:
     """Relative path → reason, for the files that hold pickles. Raises InvalidInput for broken archives."""
     with warnings.catch_warnings():
         # Text read as opcodes has "invalid escape sequences"; nobody wrote them as such.
@@ -33,20 +34,13 @@ def find(files: Mapping[str, Path]) -> dict[str, str]:
     return {path: reason for path, reason in reasons.items() if reason}
 
 
-def _in_file(file: Path, path: str) -> str | None:
-    with _open(file, path) as stream:
+def _in_file(file: File, path: str) -> str | None:
+    with io.BufferedReader(cast(Any, file.open().detach()), WINDOW) as stream:
         head = stream.peek(WINDOW)[:WINDOW]
         found = _reason(stream, containers.Budget(path), 0)
         if found or not path.lower().endswith(_NAMED) or head.startswith(b"PK"):
             return found  # a zip was looked into member by member
-    return f"named {Path(path).suffix}, and what it holds is not known to be anything else"
-
-
-def _open(file: Path, path: str) -> io.BufferedReader:
-    try:
-        return io.BufferedReader(io.FileIO(file), WINDOW)
-    except OSError as error:
-        raise InvalidInput(f"{path} can't be read: {error.strerror}", remedy="mend its permissions") from error
+    return f"named {PurePosixPath(path).suffix}, and what it holds is not known to be anything else"
 
 
 def _reason(stream: io.BufferedReader, budget: containers.Budget, depth: int) -> str | None:

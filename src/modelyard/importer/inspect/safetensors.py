@@ -115,8 +115,8 @@ def _format(metadata: Any) -> str:
 
 def _header(folder: Folder, path: str) -> dict[str, Any]:
     file = folder.files[path]
-    size = file.stat().st_size
-    with file.open("rb") as stream:
+    size = file.size
+    with file.open() as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, _HEADER_LIMIT):
             raise broken(path, f"its header claims {length} bytes, the file has {size}")

@@ -35,7 +35,7 @@ def own_member(name: str, of: str) -> bool:
 
 
 def _is_torchscript(folder: Folder, path: str) -> bool:
-    with folder.files[path].open("rb") as stream:
+    with folder.files[path].open() as stream:
         if stream.read(4) != b"PK\x03\x04":
             return False
         try:

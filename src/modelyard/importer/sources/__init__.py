@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from modelyard.errors import InvalidInput
 from modelyard.importer.sources.local import LocalSource
-from modelyard.importer.sources.source import Fetched, Source
+from modelyard.importer.sources.source import Estate, Fetched, Listed, Source
 
-__all__ = ["SOURCES", "Fetched", "Source", "source_of"]
+__all__ = ["SOURCES", "Estate", "Fetched", "Listed", "Source", "source_of"]
 
 SOURCES: tuple[Source, ...] = (LocalSource(),)
 

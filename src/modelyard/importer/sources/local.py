@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.importer.sources.source import Fetched
+from modelyard.store.files import scan
 
 
 class LocalSource:
@@ -25,7 +26,7 @@ class LocalSource:
         real = path.resolve()
         # Only the last part of the path: the rest tells of somebody's machine, not of the model.
         said = {"source": {"kind": "local", "path": real.name}}
-        yield Fetched(path, real.stem if real.is_file() else real.name, said)
+        yield Fetched(scan(path), real.stem if real.is_file() else real.name, metadata=said)
 
 
 def _path(source: str) -> Path:

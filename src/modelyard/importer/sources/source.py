@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from modelyard.store.files import File
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A model on this machine: its folder (or one file), what it is called there, and where it came from."""
+    """A model where it lies: its files, what it is called there, and where it came from.
 
-    folder: Path
+    `version` is what the place calls it, if that can be read as a version; `lineage` goes into the manifest.
+    """
+
+    files: Sequence[File]
     name: str
+    version: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    lineage: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One model version of a place: an address that `Source.open` takes, and its name and version there."""
+
+    address: str
+    name: str
+    version: str
 
 
 class Source(Protocol):
@@ -28,4 +44,13 @@ class Source(Protocol):
 
     def open(self, source: str) -> AbstractContextManager[Fetched]:
         """The model, for as long as the context lasts. Raises NotFound and InvalidInput."""
+        ...
+
+
+@runtime_checkable
+class Estate(Source, Protocol):
+    """A place that can name all the models it holds, for `import --all`."""
+
+    def list(self, source: str) -> Iterator[Listed]:
+        """Every model version below an address, one by one, in an order that is the same each time."""
         ...
