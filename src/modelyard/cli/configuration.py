@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from modelyard.cli.context import Json, Reason, print_json, print_table, yard_of
-from modelyard.cli.repository import parse_value
+from modelyard.cli.context import Json, Reason, parse_value, print_json, print_table, yard_of
 
 Section = Annotated[str, typer.Argument(metavar="SECTION", help="Lower-case letters, digits and '-'.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Any text.")]

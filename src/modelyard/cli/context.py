@@ -39,6 +39,14 @@ def yard_of(context: typer.Context) -> Yard:
     return session.yard
 
 
+def parse_value(text: str) -> Any:
+    """A value that is JSON is taken as such, any other as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
