@@ -16,9 +16,12 @@ import pytest
 from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, StoreError
 from modelyard.refs import Version
 from modelyard.repository import Inspection, ModelRepository, ModelVersion
-from modelyard.repository.registration import GRACE, Registration, draft
+from modelyard.repository.attempts import GRACE
+from modelyard.repository.catalog import Catalog
+from modelyard.repository.registration import Registration, draft
 from modelyard.store import Cache, Memory, Store
 from modelyard.store.files import scan
+from modelyard.store.objects import ObjectFile
 
 Open = Callable[..., ModelRepository]
 Requests = list[tuple[str, str]]
@@ -102,8 +105,8 @@ def test_a_file_that_vanishes_meanwhile_leaves_nothing(small: ModelRepository, m
     (model / "weights.bin").unlink()
     new = draft("digits", Version(1, 0, 0), Inspection(), by="me", metadata={}, lineage={}, trusted_pickle=None)
     with pytest.raises(InvalidInput, match="can't be read: No such file or directory"):
-        Registration(small.storage, new).commit(files)
-    assert keys(small.storage, "") == []
+        Registration(small.storage, Catalog(small.storage, by="me"), new).commit(files)
+    assert keys(small.storage, "models") == keys(small.storage, "uploads") == keys(small.storage, "versions") == []
 
 
 def test_progress_counts_every_byte(small: ModelRepository, model: Path) -> None:
@@ -297,8 +300,8 @@ def test_a_manifest_that_could_not_be_written_can_be_tried_again(
     assert small.verify(registered) == []
 
 
-def test_files_that_could_not_be_sent_leave_nothing(
-    small: ModelRepository, model: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_was_sent_before_a_failure_is_not_sent_again(
+    small: ModelRepository, model: Path, monkeypatch: pytest.MonkeyPatch, requests: Requests
 ) -> None:
     put = small.storage.put
 
@@ -307,10 +310,46 @@ def test_files_that_could_not_be_sent_leave_nothing(
             raise StoreError("no room")
         put(key, data)
 
-    monkeypatch.setattr(small.storage, "put", failing)
-    with pytest.raises(StoreError, match="no room"):
-        small.register_model("digits", "1.0.0", model)
+    with monkeypatch.context() as patch:
+        patch.setattr(small.storage, "put", failing)
+        with pytest.raises(StoreError, match="no room"):
+            small.register_model("digits", "1.0.0", model)
+    assert small.list_models() == []
+    requests.clear()
+    registered = small.register_model("digits", "1.0.0", model)
+    sent = [key.rpartition("/")[2] for operation, key in requests if operation == "put"]
+    assert "weights.bin" in sent
+    assert "config.json" not in sent
+    assert small.verify(registered) == []
+    assert keys(small.storage, "models") == expected_keys(registered)
+    assert keys(small.storage, "uploads") == []
+
+
+def test_refused_files_leave_nothing(open_repository: Open) -> None:
+    """A source that gives other bytes when it is asked again: what it gave the second time is looked at too."""
+    elsewhere = Memory()
+    elsewhere.put("m/weights.bin", b"weights")
+    inspections = iter([Inspection(), Inspection(pickles={"weights.bin": "pickle"})])
+    small = open_repository(Memory(), inspect=lambda files: next(inspections))
+    with pytest.raises(IntegrityError, match="the files are not what they were a moment ago"):
+        small.register("m", Version(1, 0, 0), [ObjectFile(elsewhere, "m/weights.bin", "weights.bin", 7)], {})
     assert keys(small.storage, "models") == keys(small.storage, "uploads") == keys(small.storage, "versions") == []
+
+
+def test_files_that_an_earlier_version_has_are_not_sent(
+    repository: ModelRepository, model: Path, requests: Requests
+) -> None:
+    first = repository.register_model("digits", "1.0.0", model)
+    (model / "config.json").write_text('{"changed": true}')
+    requests.clear()
+    moved: list[int] = []
+    second = repository.register_model("digits", "1.1.0", model, progress=moved.append)
+    put = [key for operation, key in requests if operation == "put" and key.startswith("models/")]
+    assert [key.rpartition("/")[2] for key in put] == ["config.json", "metadata.json"]
+    assert sum(moved) == second.size
+    assert repository.verify(first) == repository.verify(second) == []
+    repository.delete("digits", "v1.0.0", reason="old")
+    assert repository.verify(second) == []
 
 
 @pytest.mark.parametrize(("late", "gives_up"), [(timedelta(0), False), (timedelta(seconds=1), True)])
@@ -318,11 +357,11 @@ def test_a_writer_older_than_half_the_grace_period_gives_up(late: timedelta, giv
     """Its files might be collected as garbage while it creates the manifest."""
     store = Memory()
     new = draft("digits", Version(1, 0, 0), Inspection(), by="me", metadata={}, lineage={}, trusted_pickle=None)
-    attempt = Registration(store, new, now=lambda: new.created_at + GRACE / 2 + late)
+    attempt = Registration(store, Catalog(store, by="me"), new, now=lambda: new.created_at + GRACE / 2 + late)
     if gives_up:
         with pytest.raises(Conflict, match=r"uploading digits:v1\.0\.0 took too long; run it again"):
             attempt.commit(scan(model))
-        assert keys(store, "") == []
+        assert keys(store, "models") == keys(store, "uploads") == keys(store, "versions") == []
     else:
         assert attempt.commit(scan(model)).created_at <= datetime.now(UTC)
 

@@ -73,7 +73,7 @@ def test_versions_are_ordered_as_semver_orders_them(repository: ModelRepository,
 
 def test_prereleases_alone_are_no_latest(small: ModelRepository, model: Path) -> None:
     small.register_model("digits", "1.0.0-rc.1", model)
-    with pytest.raises(NotFound, match="digits has no release yet, only prereleases; name a version"):
+    with pytest.raises(NotFound, match="digits has no release, only prereleases; name a version"):
         small.resolve("digits")
     assert small.tags("digits") == {}
 
@@ -308,13 +308,12 @@ def test_pull_overwrites_nothing(small: ModelRepository, model: Path, tmp_path: 
         small.pull(registered, tmp_path / "file" / "below")
 
 
-def test_resolving_is_one_request_for_a_version_and_two_for_latest(
+def test_resolving_reads_the_journal_then_the_manifest(
     small: ModelRepository, model: Path, requests: list[tuple[str, str]]
 ) -> None:
-    small.register_model("digits", "1.0.0", model)
-    requests.clear()
-    small.resolve("digits:v1.0.0")
-    assert requests == [("get", "versions/digits/v1.0.0.json")]
-    requests.clear()
-    small.resolve("digits")
-    assert requests == [("objects", "versions/digits"), ("get", "versions/digits/v1.0.0.json")]
+    small.register_model("digits", "1.0.0", model, tags=["best"])
+    journal = [("objects", "catalog/digits"), ("get", "catalog/digits/999999999997.json")]
+    for ref, listed in (("digits:v1.0.0", []), ("digits:best", []), ("digits", [("objects", "versions/digits/")])):
+        requests.clear()
+        small.resolve(ref)
+        assert requests == [*journal, *listed, ("get", "versions/digits/v1.0.0.json")]

@@ -81,7 +81,7 @@ class DeploymentManager:
         self, model_name: str, model_version: str, *, replicas: int | None = None, wait: bool = True
     ) -> Deployment:
         """Deploy a version to staging. Raises RolloutFailed when it does not come up; what was staged stays."""
-        version = self.repo.resolve(f"{model_name}:{model_version}")
+        version = self._not_yanked(self.repo.resolve(f"{model_name}:{model_version}"))
         why = f"stage {version.ref.name}:{version.version}"
         return self._roll(version.name, "staging", _pin(version), why=why, replicas=replicas, wait=wait)
 
@@ -128,6 +128,8 @@ class DeploymentManager:
         version = self.repo.resolve(f"{model_name}:{model_version}")
         if force and not reason:
             raise Refused("a forced promotion needs a reason", remedy="give --reason")
+        if not force:
+            self._not_yanked(version)
         evidence = "forced" if force else self._proof(version, suite)
         why = f"promote {version.name}:{version.version}" + (f", forced: {reason}" if force else "")
         why += f": {reason}" if reason and not force else ""
@@ -170,6 +172,11 @@ class DeploymentManager:
                 rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, d.reason))
         return rows
 
+    def _not_yanked(self, version: ModelVersion) -> ModelVersion:
+        if why := self.repo.record(version.name).yanked.get(str(version.version)):
+            raise Refused(f"{version.name}:{version.version} is yanked: {why}", remedy="choose another version")
+        return version
+
     def _roll(
         self,
         model: str,
@@ -202,7 +209,7 @@ class DeploymentManager:
             asked = old.ask(pin, spec=DeploymentSpec(count, old.spec.surge), evidence=evidence)
             return asked.finished() if self._target == "none" else asked
 
-        asked = self.repo.environment(environment).update(model, decide, by=self._user, why=why)
+        asked = self.repo.change_deployment(model, environment, decide, why=why)
         if self._target == "none" or not wait:
             return asked
         if not self._local.running():

@@ -124,6 +124,11 @@ class ModelVersion:
         return ModelRef(self.name, self.version, digest=self.digest)
 
     @property
+    def attempt(self) -> str:
+        """Which attempt to register wrote it: a segment in the keys of its files."""
+        return f"{self.created_at:%Y%m%dT%H%M%S}-{self.id}"
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)

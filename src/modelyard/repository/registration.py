@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, NotFound, StoreError
 from modelyard.refs import Version
+from modelyard.repository.attempts import GRACE, Attempt, discard
+from modelyard.repository.catalog import Catalog, Record
 from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest, declared_signature
 from modelyard.store import Store
 from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import File
 from modelyard.store.objects import ObjectFile
-from modelyard.store.transfer import Progress, Sent, digest, no_progress, send
-
-GRACE = timedelta(hours=24)
+from modelyard.store.transfer import Content, Progress, Sent, digest, no_progress, send
 
 Check = Callable[[Sequence[File]], None]
 
@@ -45,52 +46,74 @@ def read_manifest(store: Store, name: str, version: Version) -> ModelVersion | N
 class Registration:
     """One attempt to register one version; `commit` is its only public step."""
 
-    def __init__(self, store: Store, draft: ModelVersion, *, now: Callable[[], datetime] | None = None) -> None:
+    def __init__(
+        self, store: Store, catalog: Catalog, draft: ModelVersion, *, now: Callable[[], datetime] | None = None
+    ) -> None:
         self._store = store
+        self._catalog = catalog
         self._now = now or (lambda: datetime.now(UTC))
         self._draft = draft
-        self._attempt = f"{draft.created_at:%Y%m%dT%H%M%S}-{draft.id}"
-        self._prefix = f"models/{draft.name}/{draft.version}/{self._attempt}"
-        self._record = f"uploads/{self._attempt}.json"
+        self._attempt = Attempt(store, draft.attempt, draft.name, draft.version, draft.created_by)
 
     def commit(
-        self, files: Sequence[File], *, check: Check | None = None, progress: Progress = no_progress
+        self,
+        files: Sequence[File],
+        *,
+        known: Callable[[], Mapping[Content, str]] = dict,
+        check: Check | None = None,
+        progress: Progress = no_progress,
     ) -> ModelVersion:
         """Upload, then create the manifest. A version with the very same content counts as done.
 
-        `check` looks at the files once they are in the store, and raises for those that may not be committed. Raises
-        AlreadyExists when the version holds something else, Conflict when the attempt took too long.
+        `known` tells which contents the store has already, and where: they are copied inside it. `check` looks at the
+        files once they are in the store, and raises for those that may not be committed. Raises AlreadyExists when the
+        version holds something else or was deleted, Conflict when the attempt took too long.
         """
         draft, store = self._draft, self._store
+        record = self._catalog.claim(draft.name)
+        refuse_deleted(record, draft.version)
         if existing := read_manifest(store, draft.name, draft.version):
-            return self._again(existing, files)
-        store.put_json(
-            {"name": draft.name, "version": str(draft.version), "by": draft.created_by, "at": f"{draft.created_at}"},
-            self._record,
-        )
+            local = [Sent(file.path, "", *_content(file)) for file in files]
+            return _accept(store, record, existing, _with_files(draft, local))
+        self._attempt.save()
+        earlier = self._attempt.earlier()
+        found = {(file.size, file.sha256): file.key for each in earlier for file in each.record.files}
         try:
-            sent = send(store, files, self._prefix, progress=progress)
-            if check:
-                check([ObjectFile(store, each.key, each.path, each.size, each.sha256) for each in sent])
-            mine = _with_files(draft, sent)
-            if self._now() - draft.created_at > GRACE / 2:
-                raise Conflict(f"uploading {draft.name}:{draft.version} took too long", remedy="run it again")
+            mine = self._send(files, found | dict(known()), check, progress)
+        except (StoreError, KeyboardInterrupt):
+            self._leave()
+            raise
         except ModelyardError:
-            self._clean_up()
+            self._attempt.abandon()
             raise
         # From here on the manifest may name these files, whatever the store answers; only a look at another
         # writer's manifest tells that they are garbage.
         winner = self._create(mine)
         if winner.id == mine.id:
-            store.delete([self._record])
+            self._attempt.end()
         else:
-            self._clean_up()
-        return _accept(store, winner, mine)
+            self._attempt.abandon()
+        for each in earlier:  # none of them can win any more, but one may have won
+            if each.id != winner.attempt:
+                discard(store, each.prefix, each.id)
+        return _accept(store, self._catalog.record(draft.name), winner, mine)
 
-    def _again(self, existing: ModelVersion, files: Sequence[File]) -> ModelVersion:
-        """The version is there already: compare, send nothing."""
-        local = [Sent(file.path, "", *digest(file.chunks())) for file in files]
-        return _accept(self._store, existing, _with_files(self._draft, local))
+    def _send(
+        self, files: Sequence[File], known: Mapping[Content, str], check: Check | None, progress: Progress
+    ) -> ModelVersion:
+        """The version with its files, all of them in the store."""
+        attempt = self._attempt
+        sent = send(self._store, files, attempt.prefix, known=known, on_sent=attempt.add, progress=progress)
+        if check:
+            check([ObjectFile(self._store, each.key, each.path, each.size, each.sha256) for each in sent])
+        if self._now() - self._draft.created_at > GRACE / 2:
+            raise Conflict(f"uploading {self._draft.name}:{self._draft.version} took too long", remedy="run it again")
+        return _with_files(self._draft, sent)
+
+    def _leave(self) -> None:
+        """Keep what was sent for the next attempt, if the store still takes the record of it."""
+        with suppress(StoreError):
+            self._attempt.save()
 
     def _create(self, mine: ModelVersion) -> ModelVersion:
         """The version as it stands now: ours, or that of a faster writer."""
@@ -104,14 +127,6 @@ class Registration:
         if found is None:
             raise failure or StoreError(f"{self._store.url} lost the manifest of {mine.name}:{mine.version}")
         return found
-
-    def _clean_up(self) -> None:
-        """Best effort: what stays is garbage after the grace period."""
-        try:
-            self._store.delete([found.key for found in self._store.objects(self._prefix)])
-            self._store.delete([self._record])
-        except StoreError:
-            return
 
 
 def finish(store: Store, version: ModelVersion) -> None:
@@ -160,8 +175,13 @@ def refuse_pickles(inspection: Inspection, trusted: str | None) -> None:
         )
 
 
-def _accept(store: Store, winner: ModelVersion, mine: ModelVersion) -> ModelVersion:
-    """What stands under the version, if it says the same as ours. Raises AlreadyExists otherwise."""
+def _accept(store: Store, record: Record, winner: ModelVersion, mine: ModelVersion) -> ModelVersion:
+    """What stands under the version, if it says the same as ours. Raises AlreadyExists and Conflict otherwise."""
+    if winner.attempt in record.void:
+        raise Conflict(
+            f"{winner.name}:{winner.version} was created by a writer whose time was over and whose files are gone",
+            remedy="register under the next version",
+        )
     if not winner.same_content(mine):
         what = "content" if winner.digest != mine.digest else "metadata"
         raise AlreadyExists(
@@ -170,6 +190,19 @@ def _accept(store: Store, winner: ModelVersion, mine: ModelVersion) -> ModelVers
         )
     finish(store, winner)
     return winner
+
+
+def refuse_deleted(record: Record, version: Version) -> None:
+    """Raises AlreadyExists for a version that was deleted: its number is never used again."""
+    if (why := record.deleted.get(str(version))) is not None:
+        raise AlreadyExists(
+            f"{record.name}:{version} was deleted ({why}), and its number is not used again",
+            remedy="register under the next version",
+        )
+
+
+def _content(file: File) -> Content:
+    return (file.size, file.sha256) if file.sha256 else digest(file.chunks())
 
 
 def _with_files(version: ModelVersion, files: Sequence[Sent]) -> ModelVersion:

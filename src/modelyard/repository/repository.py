@@ -6,33 +6,34 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from modelyard import defaults
 from modelyard.errors import AlreadyExists, IntegrityError, InvalidInput, NotFound
-from modelyard.refs import COMPUTED_TAGS, Digest, ModelRef, Version, parse_free_tag, parse_name, parse_selector
-from modelyard.repository.catalog import Catalog, Change
+from modelyard.refs import ModelRef, Version, parse_free_tag, parse_name, parse_selector
+from modelyard.repository.attempts import GRACE
+from modelyard.repository.catalog import Catalog, Change, Record
+from modelyard.repository.comparison import Difference, compare
 from modelyard.repository.environments import NAMES as ENVIRONMENTS
-from modelyard.repository.environments import DeploymentSpec, Environment, Pin
+from modelyard.repository.environments import Deployment, DeploymentSpec, Environment, Pin
+from modelyard.repository.garbage import Collector, Garbage
+from modelyard.repository.lineage import Link, ancestors, descendants, pinned
 from modelyard.repository.manifest import Inspection, ModelVersion
-from modelyard.repository.registration import Registration, draft, finish, read_manifest, refuse_pickles
-from modelyard.store import Cache, Object, Store
+from modelyard.repository.registration import Registration, draft, read_manifest, refuse_pickles
+from modelyard.repository.removal import delete
+from modelyard.repository.resolution import Resolver
+from modelyard.repository.verification import Damage, verify_files, verify_journals
+from modelyard.store import Cache, Store
 from modelyard.store.files import File, LocalFile, check_files, scan
-from modelyard.store.transfer import Progress, no_progress, stored_digest
+from modelyard.store.transfer import Content, Progress, no_progress
+
+_COMPARED = 8  # versions that are searched for unchanged files
 
 Inspect = Callable[[Sequence[File]], Inspection]
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A stored file that is not what was registered."""
-
-    ref: str
-    path: str
-    what: str
 
 
 class ModelRepository:
@@ -53,6 +54,9 @@ class ModelRepository:
         self._user = user or parts.settings.user
         self._catalog = Catalog(storage_backend, by=self._user)
         self._environments = {name: Environment(storage_backend, name) for name in ENVIRONMENTS}
+        self._resolver = Resolver(
+            storage_backend, self._catalog, self._environments, partial(read_manifest, storage_backend)
+        )
 
     def register_model(
         self,
@@ -110,7 +114,7 @@ class ModelRepository:
             inspection,
             by=self._user,
             metadata=metadata,
-            lineage=lineage or {},
+            lineage=pinned(lineage or {}, self.resolve),
             trusted_pickle=trust_pickle if inspection.pickles else None,
         )
 
@@ -120,9 +124,10 @@ class ModelRepository:
                     "the files are not what they were a moment ago", remedy="find out who changes them, then try again"
                 )
 
-        self._catalog.claim(name)
         here = all(isinstance(file, LocalFile) for file in files)
-        registered = Registration(self.storage, new).commit(files, check=None if here else check, progress=progress)
+        registered = Registration(self.storage, self._catalog, new).commit(
+            files, known=partial(self._contents, name), check=None if here else check, progress=progress
+        )
         for tag in tags:
             if tag == "staging":
                 self.request(registered, "staging", why="registered with the tag staging")
@@ -138,30 +143,20 @@ class ModelRepository:
     def list_models(self, model_name: str | None = None) -> list[str]:
         """A model's versions, ascending; without a name, the names of all models. Raises NotFound."""
         if model_name is None:
-            return sorted({str(PurePosixPath(o.key).parent).removeprefix("versions/") for o in self._manifests("")})
+            return self._resolver.names()
         return [str(version) for version in self.versions(model_name)]
 
     def versions(self, name: str) -> list[Version]:
-        """Ascending by SemVer. Raises NotFound for an unknown model."""
-        head = f"versions/{parse_name(name)}/"
-        keys = (found.key.removeprefix(head) for found in self._manifests(name))
-        found = sorted(version for key in keys if (version := _version(key)))
-        if not found:
-            raise NotFound(f"there is no model {name!r} in {self.storage.url}", remedy="see `modelyard ls`")
-        return found
+        """Ascending by SemVer, without deleted ones. Raises NotFound for an unknown model."""
+        return self._resolver.versions(name)
 
     def resolve(self, ref: ModelRef | str) -> ModelVersion:
         """The exact version a reference means now; a bare name means its latest release. Raises NotFound."""
-        ref = ModelRef.parse(ref) if isinstance(ref, str) else ref
-        version, tagged = (ref.version, None) if ref.version else self._by_tag(ref.name, ref.tag or "latest")
-        found = read_manifest(self.storage, ref.name, version)
-        if found is None:
-            known = ", ".join(map(str, self.versions(ref.name)[-5:]))
-            raise NotFound(f"{ref.name} has no version {version}", remedy=f"the newest are {known}")
-        for digest in (ref.digest, tagged):
-            if digest and digest != found.digest:
-                raise IntegrityError(f"{ref.name}:{version} has the digest {found.digest}, not {digest}")
-        return found
+        return self._resolver.resolve(ref)
+
+    def record(self, name: str) -> Record:
+        """What was yanked, deleted and tagged of a model."""
+        return self._catalog.record(parse_name(name))
 
     def fetch(self, version: ModelVersion, *, recheck: bool = False, progress: Progress = no_progress) -> Path:
         """The version's files in the local cache, verified when they came; `recheck` hashes what lies there again."""
@@ -198,16 +193,52 @@ class ModelRepository:
         value = self._catalog.undo_tag(parse_name(name), tag, why=why)
         return value.partition("@")[0] if value else None
 
+    def untag(self, name: str, tag: str, *, reason: str = "") -> None:
+        """Remove a free tag. Raises NotFound when there is none."""
+        self._catalog.untag(parse_name(name), tag, why=f"remove the tag {tag}" + (f": {reason}" if reason else ""))
+
     def tags(self, name: str) -> dict[str, str]:
         """Tag → version, the computed ones included."""
-        pins = {env: journal.get(name).serving for env, journal in self._environments.items()}
-        return {env: str(pin.version) for env, pin in pins.items() if pin} | self.version_tags(name)
+        return self._resolver.tags(name)
 
     def version_tags(self, name: str) -> dict[str, str]:
         """Tag → version, without those that environments decide: the free ones and `latest`."""
-        free = {tag: value.partition("@")[0] for tag, value in self._catalog.tags(name).items()}
-        releases = [version for version in self.versions(name) if not version.prerelease]
-        return ({"latest": str(releases[-1])} if releases else {}) | free
+        return self._resolver.version_tags(name)
+
+    def yank(self, name: str, version: str, *, reason: str) -> ModelVersion:
+        """Keep a version, but let nothing new resolve to it: `latest` passes over it, and it can't be tagged or staged.
+
+        Its exact version and the tags it has still resolve to it.
+        """
+        found = self.resolve(ModelRef(parse_name(name), Version.parse(version)))
+        self._catalog.change(
+            name,
+            lambda record: replace(record, yanked=record.yanked | {str(found.version): reason}),
+            why=f"yank {found.version}: {reason}",
+        )
+        return found
+
+    def undo_yank(self, name: str, version: str, *, reason: str = "") -> ModelVersion:
+        """Take a yank back. Raises NotFound for a version that is not yanked."""
+        found = self.resolve(ModelRef(parse_name(name), Version.parse(version)))
+
+        def decide(record: Record) -> Record:
+            if str(found.version) not in record.yanked:
+                raise NotFound(f"{name}:{found.version} is not yanked", remedy=f"see `modelyard history {name}`")
+            return replace(record, yanked={v: why for v, why in record.yanked.items() if v != str(found.version)})
+
+        why = f"undo yank {found.version}" + (f": {reason}" if reason else "")
+        self._catalog.change(name, decide, why=why)
+        return found
+
+    def delete(self, name: str, version: str, *, reason: str) -> ModelVersion:
+        """Remove a version's files for good; its number is never used again.
+
+        Raises Refused while the version is tagged, or serves or should serve anywhere.
+        """
+        found = self.resolve(ModelRef(parse_name(name), Version.parse(version)))
+        delete(self.storage, self._catalog, self._environments, found, why=reason)
+        return found
 
     def history(self, name: str) -> list[Change]:
         """Every change of the model's tags, oldest first."""
@@ -221,71 +252,76 @@ class ModelRepository:
     def request(self, version: ModelVersion, environment: str, *, why: str, spec: DeploymentSpec | None = None) -> str:
         """Record the wish that a version serve in an environment; returns the rollout's id."""
         pin = Pin(version.version, version.digest)
-        asked = self.environment(environment).update(
-            version.name, lambda old: old.ask(pin, spec=spec), by=self._user, why=why
+        return self.change_deployment(version.name, environment, lambda old: old.ask(pin, spec=spec), why=why).rollout
+
+    def change_deployment(
+        self, name: str, environment: str, decide: Callable[[Deployment], Deployment | None], *, why: str
+    ) -> Deployment:
+        """Change what a model should be in an environment; see `Environment.update`.
+
+        Raises NotFound, with the deployment as it was, when the version was deleted in between.
+        """
+        journal, before = self._environments[environment], Deployment()
+
+        def remembering(old: Deployment) -> Deployment | None:
+            nonlocal before
+            before = old
+            return decide(old)
+
+        asked = journal.update(name, remembering, by=self._user, why=why)
+        deleted = self._catalog.record(name).deleted.get(str(asked.target)) if asked.target else None
+        if deleted is None:
+            return asked
+        gone = f"{name}:{asked.target} was deleted: {deleted}"
+        journal.update(
+            name,
+            lambda now: replace(before, outcome="failed", reason=gone) if now.rollout == asked.rollout else None,
+            by=self._user,
+            why=f"step back: {gone}",
         )
-        return asked.rollout
+        raise NotFound(gone, remedy="choose another version")
+
+    def diff(self, old: ModelRef | str, new: ModelRef | str) -> list[Difference]:
+        """What differs between two versions: files, what inspection found, metadata, lineage."""
+        return compare(self.resolve(old), self.resolve(new))
+
+    def lineage(self, version: ModelVersion) -> tuple[list[Link], list[Link]]:
+        """What a version was made of, and what was made of it."""
+        return list(ancestors(version, self.resolve)), list(descendants(version, self._all()))
+
+    def collect_garbage(
+        self, *, dry_run: bool = False, grace: timedelta = GRACE, found: Callable[[Garbage], None] = lambda _: None
+    ) -> list[Garbage]:
+        """Remove what no manifest, journal or attempt under way refers to; `dry_run` only tells of it.
+
+        Nothing younger than `grace` is touched: a shorter one than the default may take the files of a writer that is
+        still at work, whose registration then fails.
+        """
+        return Collector(self.storage, self._catalog, grace=grace).collect(dry_run=dry_run, found=found)
 
     def verify(self, version: ModelVersion) -> list[Damage]:
         """Hash every stored file again; returns what is damaged or missing, and puts back a missing metadata.json."""
+        return verify_files(self.storage, version)
 
-        def check(index: int) -> Damage | None:
-            file = version.files[index]
-            stored = stored_digest(self.storage, file.key)
-            if stored == (file.size, file.sha256):
-                return None
-            return Damage(str(version.ref), file.path, "missing" if stored is None else "damaged")
+    def _contents(self, name: str) -> dict[Content, str]:
+        """Which contents the model's newest versions have, and where."""
+        try:
+            newest = self.versions(name)[-_COMPARED:]
+        except NotFound:
+            return {}
+        with ThreadPoolExecutor(_COMPARED) as pool:
+            found = list(pool.map(lambda version: read_manifest(self.storage, name, version), newest))
+        return {(file.size, file.sha256): file.key for version in found if version for file in version.files}
 
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            damaged = [found for found in pool.map(check, range(len(version.files))) if found]
-        finish(self.storage, version)
-        return damaged
+    def _all(self) -> Iterator[ModelVersion]:
+        for name in self.list_models():
+            for version in self.versions(name):
+                yield self.resolve(ModelRef(name, version))
 
     def _point(self, tag: str, version: ModelVersion, reason: str) -> None:
         why = f"{tag} → {version.version}" + (f": {reason}" if reason else "")
         self._catalog.tag(version.ref, tag, why=why)
 
     def verify_journals(self) -> list[Damage]:
-        """Read every entry of the catalog and of the environments; returns those that can't be read."""
-        readers: dict[str, Callable[[], object]] = {
-            f"catalog/{name.lower()}": partial(self._catalog.history, name) for name in self.list_models()
-        }
-        readers |= {f"deployments/{name}": journal.history for name, journal in self._environments.items()}
-        damaged = []
-        for prefix, read in readers.items():
-            try:
-                read()
-            except IntegrityError as error:
-                damaged.append(Damage(prefix, "a journal entry", f"damaged ({error.message})"))
-        return damaged
-
-    def _by_tag(self, name: str, tag: str) -> tuple[Version, Digest | None]:
-        """The version a tag means, and the digest it had when the tag was set."""
-        if tag in ("latest", "main"):
-            releases = [version for version in self.versions(name) if not version.prerelease]
-            if not releases:
-                raise NotFound(f"{name} has no release yet, only prereleases", remedy="name a version")
-            return releases[-1], None
-        if tag in self._environments:
-            pin = self._environments[tag].get(name).serving
-            value = f"{pin.version}@{pin.digest}" if pin else None
-        else:
-            value = self._catalog.tags(name).get(tag)
-        if value is None:
-            self.versions(name)
-            remedy = COMPUTED_TAGS.get(tag, f"its tags are {', '.join(self.tags(name)) or 'none'}")
-            raise NotFound(f"{name} has no tag {tag!r}", remedy=remedy)
-        version, _, digest = value.partition("@")
-        return Version.parse(version), Digest.parse(digest)
-
-    def _manifests(self, name: str) -> Iterator[Object]:
-        return self.storage.objects(f"versions/{name}")
-
-
-def _version(key: str) -> Version | None:
-    """The version whose manifest this is; None for a manifest of `name/…` and for objects that are not ours."""
-    stem, dot, ending = key.rpartition(".")
-    try:
-        return Version.parse(stem) if dot and ending == "json" and str(Version.parse(stem)) == stem else None
-    except InvalidInput:
-        return None
+        """Read every entry of the catalog and of the environments, and look whether what they name is there."""
+        return verify_journals(self.list_models(), self._catalog, self._environments, self.resolve)

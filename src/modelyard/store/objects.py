@@ -10,7 +10,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import BufferedReader
@@ -26,6 +27,7 @@ from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import Blocks, scan
 
 CHUNK = 8 * 1024 * 1024
+_DELETING = 16
 _SIGNING = (S3Store, GCSStore, AzureStore)
 _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
@@ -70,7 +72,7 @@ class Store:
             if isinstance(data, bytes):
                 obstore.put(self._backend, check_key(key), data, use_multipart=False)
             else:
-                obstore.put(self._backend, check_key(key), iter(data), chunk_size=CHUNK)
+                obstore.put(self._backend, check_key(key), _from_thread(data), chunk_size=CHUNK)
 
     def get(self, key: str) -> bytes:
         """Raises NotFound."""
@@ -109,12 +111,13 @@ class Store:
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
-        for key in keys:
-            with self._errors(key):
-                try:
-                    obstore.delete(self._backend, check_key(key))
-                except FileNotFoundError:
-                    continue
+        with ThreadPoolExecutor(_DELETING) as pool:
+            for _ in pool.map(self._delete, keys):
+                continue
+
+    def _delete(self, key: str) -> None:
+        with self._errors(key), suppress(FileNotFoundError):
+            obstore.delete(self._backend, check_key(key))
 
     # What callers use directly.
 
@@ -196,6 +199,19 @@ class ObjectFile:
 
     def chunks(self) -> Iterator[bytes]:
         return self.store.stream(self.key)
+
+
+def _from_thread(data: Iterable[bytes]) -> Iterator[bytes]:
+    """The same chunks, each made by a thread of its own while the one before is sent.
+
+    obstore asks for chunks inside its runtime, where they can't come out of another store.
+    """
+    chunks = iter(data)
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, chunks, None)
+        while (chunk := following.result()) is not None:
+            following = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def check_key(key: str) -> str:

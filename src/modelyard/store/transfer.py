@@ -6,7 +6,7 @@ Knows files, keys and digests; what a version is stands in the repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from modelyard.store.objects import CHUNK, Store
 _PARALLEL = 8
 
 Progress = Callable[[int], None]
+Content = tuple[int, str]  # size in bytes, hex sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,33 @@ def no_progress(count: int) -> None:
     """For callers that do not watch; a progress callback takes the number of bytes moved since its last call."""
 
 
-def send(store: Store, files: Sequence[File], prefix: str, *, progress: Progress = no_progress) -> list[Sent]:
+def send(
+    store: Store,
+    files: Sequence[File],
+    prefix: str,
+    *,
+    known: Mapping[Content, str] | None = None,
+    on_sent: Callable[[Sent], None] | None = None,
+    progress: Progress = no_progress,
+) -> list[Sent]:
     """Upload files below `prefix`. Raises InvalidInput for a file that changes or vanishes meanwhile."""
+    known, tell = known or {}, on_sent or (lambda _: None)
+    sizes = {size for size, _ in known}
 
     def one(file: File) -> Sent:
+        key = f"{prefix}/{file.path}"
+        if file.size in sizes:
+            content = digest(file.chunks())
+            if source := known.get(content):
+                try:
+                    store.copy(source, key)
+                except NotFound:
+                    pass
+                else:
+                    done = Sent(file.path, key, *content)
+                    tell(done)
+                    progress(file.size)
+                    return done
         sha, size = hashlib.sha256(), 0
 
         def passing() -> Iterator[bytes]:
@@ -47,13 +71,14 @@ def send(store: Store, files: Sequence[File], prefix: str, *, progress: Progress
                 progress(len(chunk))
                 yield chunk
 
-        key = f"{prefix}/{file.path}"
         store.put(key, b"".join(passing()) if file.size <= CHUNK else passing())
         if size != file.size:
             raise InvalidInput(f"{file.path} changed while it was read", remedy="try again when nobody writes to it")
         if file.sha256 not in (None, sha.hexdigest()):
             raise IntegrityError(f"{file.path} is not what its source says it is", remedy="get it again")
-        return Sent(file.path, key, size, sha.hexdigest())
+        done = Sent(file.path, key, size, sha.hexdigest())
+        tell(done)
+        return done
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
         return list(pool.map(one, files))
