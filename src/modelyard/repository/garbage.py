@@ -123,8 +123,11 @@ class Collector:
                 self._declare_valid(slot, manifest.attempt)
         if manifest is None:
             return dict.fromkeys(over, "of an attempt that never became a version")
-        if str(slot.version) in self._catalog.record(slot.name).deleted:
+        record = self._catalog.record(slot.name)
+        if str(slot.version) in record.deleted:
             return dict.fromkeys(over, "of a deleted version")
+        if manifest.attempt in record.void:
+            return dict.fromkeys(over, "of a writer whose time was over")
         return dict.fromkeys(over - {manifest.attempt, ""}, "of an attempt that another one was faster than")
 
     def _declare_void(self, slot: Slot, attempts: set[str]) -> None:

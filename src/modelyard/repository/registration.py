@@ -89,14 +89,15 @@ class Registration:
         # From here on the manifest may name these files, whatever the store answers; only a look at another
         # writer's manifest tells that they are garbage.
         winner = self._create(mine)
-        if winner.id == mine.id:
+        record = self._catalog.record(draft.name)
+        if winner.id == mine.id and mine.attempt not in record.void:
             self._attempt.end()
         else:
             self._attempt.abandon()
         for each in earlier:  # none of them can win any more, but one may have won
             if each.id != winner.attempt:
                 discard(store, each.prefix, each.id)
-        return _accept(store, self._catalog.record(draft.name), winner, mine)
+        return _accept(store, record, winner, mine)
 
     def _send(
         self, files: Sequence[File], known: Mapping[Content, str], check: Check | None, progress: Progress
