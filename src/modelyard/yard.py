@@ -46,6 +46,10 @@ class Yard:
         """
         return self._store or open_store(self.settings.store or str(_nearest_store(Path.cwd())))
 
+    def at(self, store: str) -> Yard:
+        """The yard with the same settings and another store, given by its URL or folder. Raises NotFound."""
+        return Yard(self.settings, open_store(store))
+
     @cached_property
     def cache(self) -> Cache:
         """Verified files on this machine."""

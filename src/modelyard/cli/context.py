@@ -39,6 +39,17 @@ def yard_of(context: typer.Context) -> Yard:
     return session.yard
 
 
+def exact(ref: str) -> tuple[str, str]:
+    """The name and version of a reference that must say which: a change is never made to what a tag happens to mean."""
+    from modelyard.errors import InvalidInput
+    from modelyard.refs import ModelRef
+
+    parsed = ModelRef.parse(ref)
+    if parsed.version is None:
+        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {parsed.name}:v1.0.0")
+    return parsed.name, str(parsed.version)
+
+
 def parse_value(text: str) -> Any:
     """A value that is JSON is taken as such, any other as text."""
     try:

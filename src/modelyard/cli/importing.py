@@ -22,6 +22,10 @@ Meta = Annotated[Path | None, typer.Option("--meta", metavar="FILE", help="A JSO
 Values = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Metadata; dots nest; may be repeated.")
 ]
+Lineage = Annotated[
+    list[str] | None,
+    typer.Option("--lineage", metavar="KIND=REF", help="What it was made of, as base_model=name:v1.0.0; repeatable."),
+]
 TrustPickle = Annotated[
     str | None, typer.Option("--trust-pickle", metavar="REASON", help="Take pickles, for a reason that is kept.")
 ]
@@ -39,6 +43,7 @@ def register(
     meta: Meta = None,
     values: Values = None,
     tags: Tags = None,
+    lineage: Lineage = None,
     trust_pickle: TrustPickle = None,
 ) -> None:
     """Store a file or folder as a new version."""
@@ -56,6 +61,7 @@ def register(
             path,
             metadata,
             tags=tags or (),
+            lineage=_lineage(lineage),
             trust_pickle=trust_pickle,
             progress=progress,
         )
@@ -119,6 +125,16 @@ def _metadata(file: Path | None, values: list[str] | None) -> dict[str, Any]:
                 raise InvalidInput(f"--set {value!r}: {parent!r} holds a value already", remedy="use another key")
         inner[last] = parse_value(text)
     return metadata
+
+
+def _lineage(values: list[str] | None) -> dict[str, str]:
+    lineage = {}
+    for value in values or ():
+        kind, equals, ref = value.partition("=")
+        if not (equals and kind and ref):
+            raise InvalidInput(f"--lineage {value!r} is not kind=ref", remedy="write --lineage base_model=name:v1.0.0")
+        lineage[kind] = ref
+    return lineage
 
 
 def _read_json_object(file: Path) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,9 @@ from modelyard.cli.context import (
     yard_of,
 )
 from modelyard.errors import IntegrityError, InvalidInput
+
+if TYPE_CHECKING:
+    from modelyard.repository.lineage import Link
 
 _NAMED = 5  # damaged files in one line
 
@@ -47,16 +51,27 @@ def ls(
         print("\n".join(names) or f"{yard.store.url} holds no models yet; `modelyard register` adds one")
 
 
-def show(context: typer.Context, ref: Reference, as_json: Json = False) -> None:
+def show(
+    context: typer.Context,
+    ref: Reference,
+    lineage: Annotated[bool, typer.Option("--lineage", help="What it was made of, and what was made of it.")] = False,
+    as_json: Json = False,
+) -> None:
     """Everything known of a version."""
     repository = yard_of(context).repository
     version = repository.resolve(ref)
+    if lineage:
+        _show_lineage(*repository.lineage(version), as_json=as_json)
+        return
     tags = _pointing(repository.tags(version.name), str(version.version))
+    yanked = repository.record(version.name).yanked.get(str(version.version))
     if as_json:
-        print_json(json.loads(version.to_json()) | {"tags": tags})
+        print_json(json.loads(version.to_json()) | {"tags": tags, "yanked": yanked})
         return
     print(version.ref)
     facts: dict[str, Any] = {"tags": ", ".join(tags)} if tags else {}
+    if yanked is not None:
+        facts["yanked"] = yanked
     facts["created"] = f"{version.created_at:%Y-%m-%d %H:%M:%S} by {version.created_by}"
     facts |= {key: value for key, value in asdict(version.model).items() if value is not None}
     facts |= {f"metadata.{key}": json.dumps(value, ensure_ascii=False) for key, value in version.metadata.items()}
@@ -66,6 +81,18 @@ def show(context: typer.Context, ref: Reference, as_json: Json = False) -> None:
     for key, value in facts.items():
         print(f"  {key}: {value}")
     print_table(("FILE", "SIZE", "SHA256"), [(file.path, human_size(file.size), file.sha256) for file in version.files])
+
+
+def _show_lineage(ancestors: Sequence[Link], descendants: Sequence[Link], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"ancestors": [asdict(link) for link in ancestors], "descendants": [asdict(d) for d in descendants]})
+        return
+    for link in ancestors:
+        print(f"{'  ' * (link.depth - 1)}↑ {link.kind} {link.parent}")
+    for link in descendants:
+        print(f"{'  ' * (link.depth - 1)}↓ {link.child} ({link.kind})")
+    if not ancestors and not descendants:
+        print("nothing is known of where it comes from, and nothing was made of it")
 
 
 def pull(
@@ -87,15 +114,22 @@ def tag(
     ref: Reference,
     name: Annotated[str, typer.Argument(metavar="TAG", help="Lower-case letters, digits and '-'.")],
     undo: Annotated[bool, typer.Option("--undo", help="Take the tag's last change back.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the tag.")] = False,
     reason: Reason = "",
 ) -> None:
-    """Point a tag at a version."""
+    """Point a tag at a version, take that back, or remove it."""
     from modelyard.refs import ModelRef
 
+    if undo and remove:
+        raise InvalidInput("--undo and --remove exclude each other", remedy="give one of them")
     repository, parsed = yard_of(context).repository, ModelRef.parse(ref)
     if undo:
         now = repository.undo_tag(parsed.name, name, reason=reason)
         print(f"{parsed.name}:{name} is {now}" if now else f"{parsed.name} has no tag {name} any more")
+        return
+    if remove:
+        repository.untag(parsed.name, name, reason=reason)
+        print(f"{parsed.name} has no tag {name} any more")
         return
     if not parsed.selector:
         raise InvalidInput(f"{ref!r} names no version", remedy=f"write {ref}:v1.0.0")

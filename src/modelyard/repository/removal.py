@@ -22,16 +22,12 @@ def delete(
 ) -> None:
     """Raises Refused while the version is tagged, serves or should serve; NotFound when it is deleted already."""
     number, name = str(version.version), version.name
-    _refuse_deployed(environments, version)
+    refuse_deployed(environments, version)
 
     def bury(record: Record) -> Record:
         if number in record.deleted:
             raise NotFound(f"{name}:{number} was deleted: {record.deleted[number]}", remedy="there is nothing to do")
-        if tags := record.tagged(number):
-            raise Refused(
-                f"{name}:{number} has the tag {tags[0]!r}",
-                remedy=f"move it, or remove it with `modelyard tag {name} {tags[0]} --remove`",
-            )
+        refuse_tagged(record, number)
         return replace(record, deleted=record.deleted | {number: why})
 
     # The record of an attempt tells the garbage collector to look at these files, if we are killed in between.
@@ -39,7 +35,7 @@ def delete(
     attempt.save()
     catalog.change(name, bury, why=f"delete {number}: {why}")
     try:
-        _refuse_deployed(environments, version)
+        refuse_deployed(environments, version)
     except Refused:
         catalog.change(name, lambda record: _unbury(record, number), why=f"undo delete {number}: it is deployed")
         attempt.end()
@@ -52,7 +48,17 @@ def _unbury(record: Record, number: str) -> Record:
     return replace(record, deleted={v: why for v, why in record.deleted.items() if v != number})
 
 
-def _refuse_deployed(environments: Mapping[str, Environment], version: ModelVersion) -> None:
+def refuse_tagged(record: Record, version: str) -> None:
+    """Raises Refused for a version that a free tag points at."""
+    for tag in record.tagged(version):
+        raise Refused(
+            f"{record.name}:{version} has the tag {tag!r}",
+            remedy=f"move it, or remove it with `modelyard tag {record.name} {tag} --remove`",
+        )
+
+
+def refuse_deployed(environments: Mapping[str, Environment], version: ModelVersion) -> None:
+    """Raises Refused for a version that serves or should serve."""
     for place in _deployed_in(environments.values(), version):
         raise Refused(
             f"{version.name}:{version.version} is deployed in {place}",

@@ -24,7 +24,7 @@ from modelyard.repository.garbage import Collector, Garbage
 from modelyard.repository.lineage import Link, ancestors, descendants, pinned
 from modelyard.repository.manifest import Inspection, ModelVersion
 from modelyard.repository.registration import Registration, draft, read_manifest, refuse_pickles
-from modelyard.repository.removal import delete
+from modelyard.repository.removal import delete, refuse_deployed, refuse_tagged
 from modelyard.repository.resolution import Resolver
 from modelyard.repository.verification import Damage, verify_files, verify_journals
 from modelyard.store import Cache, Store
@@ -239,6 +239,11 @@ class ModelRepository:
         found = self.resolve(ModelRef(parse_name(name), Version.parse(version)))
         delete(self.storage, self._catalog, self._environments, found, why=reason)
         return found
+
+    def refuse_used(self, version: ModelVersion) -> None:
+        """Raises Refused for a version that `delete` would refuse."""
+        refuse_deployed(self._environments, version)
+        refuse_tagged(self._catalog.record(version.name), str(version.version))
 
     def history(self, name: str) -> list[Change]:
         """Every change of the model's tags, oldest first."""

@@ -5,6 +5,7 @@ Refuses what would not survive the way through an object store and back onto ano
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -116,7 +117,7 @@ class _Stream(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if base + offset < 0:
-            raise ValueError(f"a position before the beginning: {base + offset}")
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # as files do
         self._position = base + offset
         return self._position
 
