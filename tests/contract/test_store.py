@@ -79,6 +79,15 @@ def test_objects_are_those_below_a_folder(store: Store) -> None:
     assert {found.size for found in store.objects("")} == {5}
 
 
+def test_names_are_those_directly_in_a_folder(store: Store) -> None:
+    for key in ("a/2", "a/1", "a/b/3", "ab/4"):
+        store.put(key, b"")
+    names = list(store.names("a"))
+    assert sorted(names) == ["1", "2"]
+    assert not store.ordered or names == sorted(names)
+    assert list(store.names("nothing/here")) == []
+
+
 def test_ordered_means_ordered(store: Store) -> None:
     for number in range(30):
         store.put(f"n/{29 - number:02}", b"")

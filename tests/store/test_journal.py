@@ -172,10 +172,11 @@ def test_reading_is_one_list_and_one_get(store: Store, requests: list[tuple[str,
         add(journal, number=number)
     requests.clear()
     journal.read()
-    assert [operation for operation, _ in requests] == ["objects", "get"]
+    listing = ["objects"] if store.ordered else []  # on disk the folder is read instead
+    assert [operation for operation, _ in requests] == [*listing, "get"]
     requests.clear()
     add(journal, number=3)
-    assert [operation for operation, _ in requests] == ["objects", "get", "create"]
+    assert [operation for operation, _ in requests] == [*listing, "get", "create"]
 
 
 @pytest.mark.parametrize("document", ["{", "[1]", '{"number": 1}', '{"surprise": 1}', "null"])
@@ -194,7 +195,7 @@ from pathlib import Path
 from modelyard.repository import Inspection, ModelRepository
 from modelyard.store import Cache, open_store
 
-url, writers = sys.argv[1], int(sys.argv[2])
+url, writers, changes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 start, go = os.pipe()
 children = []
 for writer in range(writers):
@@ -206,7 +207,8 @@ for writer in range(writers):
     repository = ModelRepository(
         open_store(url), cache=Cache(Path("unused")), inspect=lambda folder: Inspection(), user=f"writer-{writer}"
     )
-    repository.tag("digits", f"tag-{writer}", "v1.0.0", reason=f"by {writer}")
+    for change in range(changes):
+        repository.tag("digits", f"tag-{writer}", f"v1.{change % 2}.0", reason=f"change {change}")
     os._exit(0)
 os.close(go)
 sys.exit(any([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
@@ -216,19 +218,27 @@ sys.exit(any([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ch
 def test_sixteen_processes_tag_one_model(
     shared_store: Store, open_repository: Callable[..., Any], tmp_path: Path
 ) -> None:
+    """Linearizable: every acknowledged change is there once, in its writer's order, made on the state just before."""
+    # SeaweedFS lets a writer that met another one wait for a whole second.
+    changes = 2 if shared_store.url.startswith("s3:") else 200
     (tmp_path / "model.bin").write_bytes(b"weights")
     repository = open_repository(shared_store)
-    registered = repository.register_model("digits", "1.0.0", tmp_path / "model.bin")
-    command = [sys.executable, "-c", TAG_AT_ONCE, shared_store.url, "16"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    for version in ("1.0.0", "1.1.0"):
+        registered = repository.register_model("digits", version, tmp_path / "model.bin")
+    command = [sys.executable, "-c", TAG_AT_ONCE, shared_store.url, "16", str(changes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     history = repository.history("digits")
-    assert [change.number for change in history] == list(range(1, 18))
+    assert [change.number for change in history] == list(range(1, 16 * changes + 2))
     for before, after in pairwise(history):
-        assert len(after.tags.items() - before.tags.items()) == 1
-        assert before.tags.items() <= after.tags.items()
-    pinned = f"v1.0.0@{registered.digest}"
-    assert history[-1].tags == {f"tag-{writer}": pinned for writer in range(16)}
+        assert {tag for tag, _ in after.tags.items() ^ before.tags.items()} == {
+            f"tag-{after.by.removeprefix('writer-')}"
+        }
+    for writer in range(16):
+        mine = [change for change in history if change.by == f"writer-{writer}"]
+        assert [change.why.partition(": ")[2] for change in mine] == [f"change {number}" for number in range(changes)]
+        expected = [f"v1.{number % 2}.0@{registered.digest}" for number in range(changes)]
+        assert [change.tags[f"tag-{writer}"] for change in mine] == expected
     newest = Journal(shared_store, "catalog/digits").read()
     assert newest is not None
     assert newest.state["tags"] == history[-1].tags

@@ -7,7 +7,9 @@ complete and undo is one more entry. Keys count down, so the newest sorts first.
 from __future__ import annotations
 
 import json
+import random
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,9 @@ from modelyard.store.objects import Store
 
 _LAST = 10**12 - 1
 _KEY = re.compile(r"\d{12}\.json")
-_ATTEMPTS = 1000
+_ATTEMPTS = 200
+_FOLLOWED = 2
+_LONGEST_PAUSE_S = 0.5
 
 State = dict[str, Any]
 
@@ -78,7 +82,11 @@ class Journal:
         the newest entry. Raises whatever `decide` raises, and Conflict when others win without end.
         """
         current = self.read()
-        for _ in range(_ATTEMPTS):
+        for lost in range(_ATTEMPTS):
+            if lost:  # step aside at random, the longer the more often others were faster (exponential backoff)
+                time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.001 * 2 ** min(lost, 16))))  # noqa: S311
+            if lost > _FOLLOWED:  # others are too fast to be followed one by one
+                current = self.read()
             before = current.state if current else {}
             state = decide(json.loads(json.dumps(before)))
             if state is None:
@@ -118,10 +126,9 @@ class Journal:
         return next(iter(self._keys()), None)
 
     def _keys(self) -> Iterator[str]:
-        head = f"{self._prefix}/"
-        for found in self._store.objects(self._prefix):
-            if _KEY.fullmatch(found.key.removeprefix(head)):
-                yield found.key
+        for name in self._store.names(self._prefix):
+            if _KEY.fullmatch(name):
+                yield f"{self._prefix}/{name}"
 
     def _key(self, number: int) -> str:
         return f"{self._prefix}/{_LAST - number:012d}.json"
