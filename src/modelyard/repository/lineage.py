@@ -65,13 +65,13 @@ def descendants(version: ModelVersion, versions: Iterable[ModelVersion]) -> Iter
     children: dict[str, list[tuple[str, str]]] = {}
     for each in versions:
         for kind, parent in sorted(each.lineage.items()):
-            children.setdefault(parent, []).append((kind, str(each.ref)))
+            children.setdefault(parent, []).append((str(each.ref), kind))
     layer, seen, depth = [str(version.ref)], {str(version.ref)}, 0
     while layer:
         depth += 1
         following = []
         for parent in layer:
-            for kind, child in sorted(children.get(parent, ())):
+            for child, kind in sorted(children.get(parent, ())):
                 yield Link(child, kind, parent, depth)
                 if child not in seen:
                     following.append(child)
