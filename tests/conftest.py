@@ -150,9 +150,9 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
     def watch(operation: str) -> None:
         original = getattr(Store, operation)
 
-        def logged(self: Store, key: Any, *args: Any) -> Any:
+        def logged(self: Store, key: Any, *args: Any, **options: Any) -> Any:
             log.append((operation, str(key)))
-            return original(self, key, *args)
+            return original(self, key, *args, **options)
 
         monkeypatch.setattr(Store, operation, logged)
 

@@ -26,6 +26,7 @@ from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import Blocks, scan
 
 CHUNK = 8 * 1024 * 1024
+_PARALLEL = 4
 _SIGNING = (S3Store, GCSStore, AzureStore)
 _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
@@ -64,13 +65,18 @@ class Store:
                 return False
             return True
 
-    def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
-        """Write an object, whole or from a stream of chunks; readers see the old one or the new one, never a part."""
+    def put(
+        self, key: str, data: bytes | Iterable[bytes], *, part_size: int = CHUNK, parallel: int = _PARALLEL
+    ) -> None:
+        """Write an object, whole or from a stream of chunks; readers see the old one or the new one, never a part.
+
+        A stream goes up in parts, so many of them at a time while the next chunk is asked for.
+        """
         with self._errors(key):
             if isinstance(data, bytes):
                 obstore.put(self._backend, check_key(key), data, use_multipart=False)
             else:
-                obstore.put(self._backend, check_key(key), iter(data), chunk_size=CHUNK)
+                obstore.put(self._backend, check_key(key), iter(data), chunk_size=part_size, max_concurrency=parallel)
 
     def get(self, key: str) -> bytes:
         """Raises NotFound."""
