@@ -69,7 +69,7 @@ def test_the_second_time_asks_the_store_nothing(cache: Cache, requests: Requests
     requests.clear()
     moved: list[int] = []
     first = cache.tree(store, "d", files, progress=moved.append)
-    assert sorted(key for _, key in requests) == ["m/a.bin", "m/empty", "m/same.bin"]
+    assert sorted(key for _, key in requests) == ["m/a.bin", "m/deep/b.bin", "m/empty"]
     assert sum(moved) == 100_010
     requests.clear()
     assert cache.tree(store, "d", files) == first
@@ -121,7 +121,7 @@ def test_what_is_damaged_in_the_cache_is_found_and_mended(cache: Cache, requests
     assert [file.path for file in cache.verify("d", files)] == ["a.bin", "empty", "same.bin"]
     requests.clear()
     cache.tree(store, "d", files, recheck=True)
-    assert requests == [("stream", "m/a.bin")]
+    assert requests == [("read_into", "m/a.bin")]
     assert cache.verify("d", files) == []
     assert content(tree)["a.bin"] == b"a" * 100_000
     assert list(tree.parent.glob(".*")) == []
@@ -154,7 +154,9 @@ def test_a_cache_that_cannot_be_written_is_one_line(blocked: str, cache: Cache, 
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / blocked).touch()
     store = Memory()
-    with pytest.raises(StoreError, match=r"the cache in .*cache can't be used: Not a directory; make room") as failed:
+    with pytest.raises(
+        StoreError, match=r"the cache in .*cache can't be used: (Not a directory|File exists); make room"
+    ) as failed:
         cache.tree(store, "d", fill(store))
     assert "\n" not in str(failed.value)
 

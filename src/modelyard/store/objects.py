@@ -6,6 +6,7 @@ Every operation is one request to the object store (a stream may be several). Kn
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -19,7 +20,7 @@ from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
 from modelyard.store.documents import RESTORE, to_json
@@ -27,6 +28,7 @@ from modelyard.store.files import Blocks, scan
 
 CHUNK = 8 * 1024 * 1024
 _PARALLEL = 4
+_PIECE = 1024 * 1024
 _SIGNING = (S3Store, GCSStore, AzureStore)
 _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
@@ -93,6 +95,40 @@ class Store:
         """Bytes from `start` on; fewer at the object's end. Raises NotFound."""
         with self._errors(key):
             return bytes(obstore.get_range(self._backend, check_key(key), start=start, length=length))
+
+    def read_into(self, key: str, start: int, buffer: memoryview, *, size: int) -> None:
+        """Fill `buffer` with the bytes from `start` on of an object of `size` bytes; neither may be empty.
+
+        Raises NotFound, and IntegrityError for an object of another size. Several stretches may be read at once.
+        """
+        with self._errors(key):
+            path = self.local_path(key)
+            count = _read_local(path, start, buffer) if path else self._read_range(key, start, buffer, size)
+            if count != len(buffer) or (path and path.stat().st_size != size):
+                raise _other_size(self, key, size)
+
+    def _read_range(self, key: str, start: int, buffer: memoryview, size: int) -> int:
+        """How much came; nothing is asked for again that obstore's own retries have already brought."""
+        try:
+            found = obstore.get(self._backend, check_key(key), options={"range": (start, start + len(buffer))})
+        except BaseError as error:  # a stretch that begins beyond the end is refused
+            if isinstance(error, FileNotFoundError) or obstore.head(self._backend, key)["size"] == size:
+                raise
+            return 0
+        if found.meta["size"] != size:
+            return 0
+        at = 0
+        for piece in found.stream(min_chunk_size=_PIECE):
+            buffer[at : at + len(piece)] = piece
+            at += len(piece)
+        return at
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object lies on this machine; None for stores elsewhere."""
+        if not isinstance(self._backend, LocalStore) or self._backend.prefix is None:
+            return None
+        path = Path(self._backend.prefix) / check_key(key)
+        return path if path.is_file() else None
 
     def copy(self, source: str, destination: str) -> None:
         """Copy an object inside the store; no byte passes through this machine. Raises NotFound."""
@@ -215,6 +251,19 @@ def check_key(key: str) -> str:
 def _folder(prefix: str) -> str | None:
     stripped = prefix.rstrip("/")
     return check_key(stripped) if stripped else None
+
+
+def _other_size(store: Store, key: str, size: int) -> IntegrityError:
+    return IntegrityError(f"{key} in {store.url} does not have {size} bytes", remedy=RESTORE)
+
+
+def _read_local(path: Path, start: int, buffer: memoryview) -> int:
+    """How much there was."""
+    at = 0
+    with path.open("rb", buffering=0) as stream:
+        while count := os.preadv(stream.fileno(), [buffer[at:]], start + at):
+            at += count
+    return at
 
 
 def _reason(error: Exception) -> str:
