@@ -78,7 +78,7 @@ def pull(
     version = repository.resolve(ref)
     with transfer(f"pull {version.name}:{version.version}", version.size) as progress:
         folder = repository.pull(version, destination, progress=progress) if destination else None
-        folder = folder or repository.fetch(version, recheck=True, progress=progress)
+        folder = folder or repository.fetch(version, progress=progress)
     print(folder)
 
 

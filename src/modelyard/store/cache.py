@@ -173,7 +173,9 @@ class Cache:
         whole = sum({file.sha256: file.size for file in files}.values())
         if self._limit is not None and whole > self._limit and not self._noted:
             self._noted = True
-            log.warning("a version of %s bytes is larger than the limit of the cache (%s)", whole, self._limit)
+            log.warning(
+                "%s GiB are needed at once, cache_limit allows %s", *(_gibibytes(n) for n in (whole, self._limit))
+            )
 
     def _blob(self, file: StoredFile) -> Path:
         return self._places.blobs / file.sha256[:2] / file.sha256
@@ -187,6 +189,10 @@ class Cache:
                 f"the cache in {self._places.root} can't be used: {error.strerror}",
                 remedy="make room there or set MODELYARD_CACHE to another folder",
             ) from error
+
+
+def _gibibytes(size: int) -> str:
+    return f"{size / 2**30:.3g}"
 
 
 def _link(blob: Path, target: Path, _places: Places) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from modelyard.store.locks import locked
 
 RECENT_S = 600  # who was handed a folder and ended may still be followed by somebody who reads it
+_ABANDONED_S = 600
 _RESUMABLE_S = 24 * 3600
 
 
@@ -112,7 +113,7 @@ def _remove_leftovers(places: Places) -> None:
     for path in (*_entries(places.building), *_entries(places.partial), *unused):
         resumable = path.parent == places.partial and not path.name.startswith(".")
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime < (_RESUMABLE_S if resumable else RECENT_S):
+            if time.time() - path.stat().st_mtime < (_RESUMABLE_S if resumable else _ABANDONED_S):
                 continue
             with locked(path) as mine:
                 if not mine:

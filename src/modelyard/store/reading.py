@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -36,7 +36,7 @@ class Reader:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def chunks(self, key: str, size: int, start: int = 0) -> Iterator[memoryview]:
+    def chunks(self, key: str, size: int, start: int = 0) -> Generator[memoryview]:
         """The bytes from `start` on of an object of `size` bytes; a chunk is valid until the next one is asked for.
 
         Raises NotFound, and IntegrityError for an object of another size.
