@@ -156,6 +156,6 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
 
         monkeypatch.setattr(Store, operation, logged)
 
-    for operation in ("create", "put", "get", "stream", "read_into", "objects", "delete", "list_directories"):
+    for operation in ("create", "put", "get", "stream", "read", "objects", "delete", "list_directories"):
         watch(operation)
     return log

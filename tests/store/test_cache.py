@@ -121,7 +121,7 @@ def test_what_is_damaged_in_the_cache_is_found_and_mended(cache: Cache, requests
     assert [file.path for file in cache.verify("d", files)] == ["a.bin", "empty", "same.bin"]
     requests.clear()
     cache.tree(store, "d", files, recheck=True)
-    assert requests == [("read_into", "m/a.bin")]
+    assert requests == [("read", "m/a.bin")]
     assert cache.verify("d", files) == []
     assert content(tree)["a.bin"] == b"a" * 100_000
     assert list(tree.parent.glob(".*")) == []
@@ -135,7 +135,7 @@ def test_a_disturbed_seal_is_enough_to_look_again(cache: Cache, requests: Reques
     (tree / "empty").chmod(0o644)
     requests.clear()
     assert content(cache.tree(store, "d", files))["a.bin"] == b"a" * 100_000
-    assert requests == [("read_into", "m/a.bin")]
+    assert requests == [("read", "m/a.bin")]
     assert not any(path.stat().st_mode & 0o222 for path in everything(tree))
 
 
@@ -180,7 +180,7 @@ def test_damage_behind_a_seal_is_found_by_hashing(cache: Cache, requests: Reques
     rot(tree / "a.bin")
     requests.clear()
     assert content(cache.tree(store, "d", files, recheck=True))["a.bin"] == b"a" * 100_000
-    assert requests == [("read_into", "m/a.bin")]
+    assert requests == [("read", "m/a.bin")]
 
 
 def test_a_folder_in_the_way_is_replaced_by_what_was_registered(cache: Cache, tmp_path: Path) -> None:

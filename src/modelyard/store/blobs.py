@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from modelyard.store.objects import Buffer
+
 _READ_ONLY = 0o444
 _WRITABLE = 0o222
 _PIECE = 1024 * 1024
@@ -111,10 +113,11 @@ def copy(source: Path, target: Path) -> str:
         os.close(descriptor)
 
 
-def write(descriptor: int, data: memoryview) -> None:
+def write(descriptor: int, data: Buffer) -> None:
     """All of it."""
-    while data:
-        data = data[os.write(descriptor, data) :]
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def _has_seal(found: os.stat_result, file: StoredFile) -> bool:

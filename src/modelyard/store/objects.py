@@ -6,7 +6,6 @@ Every operation is one request to the object store (a stream may be several). Kn
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import obstore
+from obstore import Bytes
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
@@ -26,9 +26,11 @@ from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
 from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import Blocks, scan
 
+Buffer = memoryview | Bytes
+
 CHUNK = 8 * 1024 * 1024
 _PARALLEL = 4
-_PIECE = 1024 * 1024
+_PIECE = 256 * 1024  # still in the processor's cache when it is hashed and written
 _SIGNING = (S3Store, GCSStore, AzureStore)
 _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
@@ -96,32 +98,29 @@ class Store:
         with self._errors(key):
             return bytes(obstore.get_range(self._backend, check_key(key), start=start, length=length))
 
-    def read_into(self, key: str, start: int, buffer: memoryview, *, size: int) -> None:
-        """Fill `buffer` with the bytes from `start` on of an object of `size` bytes; neither may be empty.
+    def read(self, key: str, start: int, length: int, *, size: int) -> Iterator[Buffer]:
+        """A stretch of an object of `size` bytes; a piece of it is valid until the next is asked for.
 
         Raises NotFound, and IntegrityError for an object of another size. Several stretches may be read at once.
         """
         with self._errors(key):
             path = self.local_path(key)
-            count = _read_local(path, start, buffer) if path else self._read_range(key, start, buffer, size)
-            if count != len(buffer) or (path and path.stat().st_size != size):
-                raise _other_size(self, key, size)
+            for piece in _read_local(path, start, length) if path else self._read_range(key, start, length, size):
+                length -= len(piece)
+                yield piece
+            if length or (path and path.stat().st_size != size):
+                raise IntegrityError(f"{key} in {self.url} does not have {size} bytes", remedy=RESTORE)
 
-    def _read_range(self, key: str, start: int, buffer: memoryview, size: int) -> int:
-        """How much came; nothing is asked for again that obstore's own retries have already brought."""
+    def _read_range(self, key: str, start: int, length: int, size: int) -> Iterator[Bytes]:
+        """Nothing for an object of another size. obstore goes on by itself where a connection breaks."""
         try:
-            found = obstore.get(self._backend, check_key(key), options={"range": (start, start + len(buffer))})
+            found = obstore.get(self._backend, check_key(key), options={"range": (start, start + length)})
         except BaseError as error:  # a stretch that begins beyond the end is refused
             if isinstance(error, FileNotFoundError) or obstore.head(self._backend, key)["size"] == size:
                 raise
-            return 0
-        if found.meta["size"] != size:
-            return 0
-        at = 0
-        for piece in found.stream(min_chunk_size=_PIECE):
-            buffer[at : at + len(piece)] = piece
-            at += len(piece)
-        return at
+            return
+        if found.meta["size"] == size:
+            yield from found.stream(min_chunk_size=_PIECE)
 
     def local_path(self, key: str) -> Path | None:
         """Where the object lies on this machine; None for stores elsewhere."""
@@ -253,17 +252,13 @@ def _folder(prefix: str) -> str | None:
     return check_key(stripped) if stripped else None
 
 
-def _other_size(store: Store, key: str, size: int) -> IntegrityError:
-    return IntegrityError(f"{key} in {store.url} does not have {size} bytes", remedy=RESTORE)
-
-
-def _read_local(path: Path, start: int, buffer: memoryview) -> int:
-    """How much there was."""
-    at = 0
+def _read_local(path: Path, start: int, length: int) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(_PIECE))
     with path.open("rb", buffering=0) as stream:
-        while count := os.preadv(stream.fileno(), [buffer[at:]], start + at):
-            at += count
-    return at
+        stream.seek(start)
+        while length and (count := stream.readinto(buffer[:length])):
+            length -= count
+            yield buffer[:count]
 
 
 def _reason(error: Exception) -> str:
