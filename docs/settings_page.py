@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
 
 from modelyard.settings import Settings
@@ -76,6 +76,8 @@ def _default(key: str, field: FieldInfo) -> str:
     if key in _COMPUTED:
         return _COMPUTED[key]
     default: Any = field.default
+    if isinstance(default, ByteSize):
+        return f"`{default.human_readable(separator=' ').replace('.0', '')}`"
     if default is None:
         return _UNSET.get(key, "unset")
     return f"`{default}`"

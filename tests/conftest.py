@@ -150,12 +150,24 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
     def watch(operation: str) -> None:
         original = getattr(Store, operation)
 
-        def logged(self: Store, key: Any, *args: Any) -> Any:
+        def logged(self: Store, key: Any, *args: Any, **options: Any) -> Any:
             log.append((operation, str(key)))
-            return original(self, key, *args)
+            return original(self, key, *args, **options)
 
         monkeypatch.setattr(Store, operation, logged)
 
-    for operation in ("create", "put", "get", "get_range", "stream", "copy", "objects", "delete", "list_directories"):
+    operations = (
+        "create",
+        "put",
+        "get",
+        "get_range",
+        "stream",
+        "read",
+        "copy",
+        "objects",
+        "delete",
+        "list_directories",
+    )
+    for operation in operations:
         watch(operation)
     return log

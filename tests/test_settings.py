@@ -50,6 +50,22 @@ def test_variables_stand_above_the_file_and_arguments_above_both(
     assert load_settings(gateway={"port": 1003}).gateway.port == 1003
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", None), ("none", None), ('"50 GiB"', 50 * 2**30), ('"1.5TB"', 1_500_000_000_000), ("1000", 1000)],
+)
+def test_the_limit_of_the_cache_is_a_size_or_none(text: str, size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_CACHE_LIMIT", text.strip('"'))
+    assert load_settings().cache_limit == size
+
+
+@pytest.mark.parametrize("value", ['"a lot"', '"5 apples"', "-1"])
+def test_a_limit_that_is_no_size_is_refused(value: str, tmp_path: Path) -> None:
+    write(tmp_path, f"cache_limit = {value}")
+    with pytest.raises(SettingsError, match=r"setting 'cache_limit.*' from .*mend the value"):
+        load_settings()
+
+
 def test_settings_are_frozen() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):

@@ -10,9 +10,10 @@ import os
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from annotated_types import Ge
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -28,6 +29,10 @@ from modelyard.errors import SettingsError
 FILE_NAME = "modelyard.toml"
 STORE_FOLDER = ".modelyard"
 Environment = Literal["development", "production"]
+
+
+def _size(value: Any) -> Any:
+    return None if value in (0, "0") or (isinstance(value, str) and value.strip().lower() == "none") else value
 
 
 class _Section(BaseModel):
@@ -95,6 +100,11 @@ class Settings(BaseSettings):
     cache: Path = Field(
         default_factory=lambda: Path.home() / ".cache" / "modelyard",
         description="verified files of models on this machine, shared by all stores; may be deleted when nothing runs",
+    )
+    cache_limit: Annotated[Annotated[ByteSize, Ge(0)] | None, BeforeValidator(_size)] = Field(
+        ByteSize(50 * 1024**3),
+        description="how large the cache may grow, such as `200 GiB`; what was used longest ago goes first, nothing "
+        "that is in use; `0` or `none`: without limit",
     )
     state: Path = Field(
         default_factory=lambda: Path.home() / ".local" / "state" / "modelyard",

@@ -53,7 +53,7 @@ class Yard:
     @cached_property
     def cache(self) -> Cache:
         """Verified files on this machine."""
-        return Cache(self.settings.cache)
+        return Cache(self.settings.cache, limit=self.settings.cache_limit)
 
     @cached_property
     def repository(self) -> ModelRepository:
@@ -164,6 +164,7 @@ class Yard:
         environ = os.environ | {
             "MODELYARD_STORE": self.store.url,
             "MODELYARD_CACHE": str(self.settings.cache),
+            "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),
             "MODELYARD_SERVING__DRAIN_TIMEOUT_S": str(self.settings.serving.drain_timeout_s),
         }
         drain_s = self.settings.serving.drain_timeout_s

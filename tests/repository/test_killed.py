@@ -38,13 +38,13 @@ def dying(allowed):
             yield chunk
 
     def watched(original):
-        def operation(self, key, *data):
+        def operation(self, key, *data, **options):
             step()
             if data and not isinstance(data[0], (bytes, str, int)):
                 data = (stepped(data[0]),)
             if original.__name__ == "delete":
                 key = stepped(key)
-            return original(self, key, *data)
+            return original(self, key, *data, **options)
         return operation
 
     for name in ("create", "put", "get", "get_range", "copy", "objects", "delete"):

@@ -16,12 +16,13 @@ import pytest
 from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, StoreError
 from modelyard.refs import Version
 from modelyard.repository import Inspection, ModelRepository, ModelVersion
-from modelyard.repository.attempts import GRACE
+from modelyard.repository.attempts import GRACE, Attempt
 from modelyard.repository.catalog import Catalog
 from modelyard.repository.registration import Registration, draft
 from modelyard.store import Cache, Memory, Store
 from modelyard.store.files import scan
 from modelyard.store.objects import ObjectFile
+from modelyard.store.transfer import send
 
 Open = Callable[..., ModelRepository]
 Requests = list[tuple[str, str]]
@@ -302,8 +303,26 @@ def test_a_manifest_that_could_not_be_written_can_be_tried_again(
     assert small.verify(registered) == []
 
 
-def test_what_was_sent_before_a_failure_is_not_sent_again(
-    small: ModelRepository, model: Path, monkeypatch: pytest.MonkeyPatch, requests: Requests
+def test_what_an_interrupted_attempt_had_sent_is_not_sent_again(
+    repository: ModelRepository, model: Path, requests: Requests
+) -> None:
+    store = repository.storage
+    interrupted = Attempt(store, "20260101T000000-0123456789abcdef", "digits", Version(1, 0, 0), "me")
+    send(store, scan(model / "weights.bin"), interrupted.prefix, on_sent=interrupted.add)
+    interrupted.save()
+    assert repository.list_models() == []
+    requests.clear()
+    registered = repository.register_model("digits", "1.0.0", model)
+    sent = [key.rpartition("/")[2] for operation, key in requests if operation == "put"]
+    assert "config.json" in sent
+    assert "weights.bin" not in sent
+    assert repository.verify(registered) == []
+    assert keys(store, "models") == expected_keys(registered)
+    assert keys(store, "uploads") == []
+
+
+def test_a_store_that_fails_keeps_what_was_sent_for_the_next_attempt(
+    small: ModelRepository, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = small.storage.put
 
@@ -316,12 +335,8 @@ def test_what_was_sent_before_a_failure_is_not_sent_again(
         patch.setattr(small.storage, "put", failing)
         with pytest.raises(StoreError, match="no room"):
             small.register_model("digits", "1.0.0", model)
-    assert small.list_models() == []
-    requests.clear()
+    assert len(keys(small.storage, "uploads")) == 1
     registered = small.register_model("digits", "1.0.0", model)
-    sent = [key.rpartition("/")[2] for operation, key in requests if operation == "put"]
-    assert "weights.bin" in sent
-    assert "config.json" not in sent
     assert small.verify(registered) == []
     assert keys(small.storage, "models") == expected_keys(registered)
     assert keys(small.storage, "uploads") == []

@@ -105,7 +105,7 @@ def pull(
     version = repository.resolve(ref)
     with transfer(f"pull {version.name}:{version.version}", version.size) as progress:
         folder = repository.pull(version, destination, progress=progress) if destination else None
-        folder = folder or repository.fetch(version, recheck=True, progress=progress)
+        folder = folder or repository.fetch(version, progress=progress)
     print(folder)
 
 
@@ -169,10 +169,9 @@ def verify(
     repository = yard_of(context).repository
     if ref:
         versions = [repository.resolve(ref)]
+        damaged = repository.verify(versions[0])
     else:
-        versions = [repository.resolve(f"{n}:{v}") for n in repository.list_models() for v in repository.versions(n)]
-    damaged = [damage for version in versions for damage in repository.verify(version)]
-    damaged += [] if ref else repository.verify_journals()
+        versions, damaged = repository.verify_all()
     if as_json:
         print_json([asdict(damage) for damage in damaged])
     elif not damaged:

@@ -6,6 +6,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -318,10 +319,28 @@ class ModelRepository:
             found = list(pool.map(lambda version: read_manifest(self.storage, name, version), newest))
         return {(file.size, file.sha256): file.key for version in found if version for file in version.files}
 
+    def verify_all(self) -> tuple[list[ModelVersion], list[Damage]]:
+        """Verify every version and every journal; returns the versions that could be read, and all damage."""
+        read: list[ModelVersion] = []
+        damaged: list[Damage] = []
+        for name in self.list_models():
+            try:
+                versions = self.versions(name)
+            except (NotFound, IntegrityError):  # all deleted; or the journal is damaged, which is told below
+                continue
+            for version in versions:
+                try:
+                    read.append(self.resolve(ModelRef(name, version)))
+                except IntegrityError as error:
+                    damaged.append(Damage(f"{name}:{version}", "the manifest", f"damaged ({error.message})"))
+        for found in read:
+            damaged += self.verify(found)
+        return read, damaged + self.verify_journals()
+
     def _all(self) -> Iterator[ModelVersion]:
         for name in self.list_models():
-            for version in self.versions(name):
-                yield self.resolve(ModelRef(name, version))
+            with suppress(NotFound):  # all its versions are deleted
+                yield from (self.resolve(ModelRef(name, version)) for version in self.versions(name))
 
     def _point(self, tag: str, version: ModelVersion, reason: str) -> None:
         why = f"{tag} → {version.version}" + (f": {reason}" if reason else "")

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import obstore
+from obstore import Bytes
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
@@ -27,8 +28,12 @@ from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
 from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import Blocks, scan
 
+Buffer = memoryview | Bytes
+
 CHUNK = 8 * 1024 * 1024
+_PARALLEL = 4
 _DELETING = 16
+_PIECE = 256 * 1024  # still in the processor's cache when it is hashed and written
 _SIGNING = (S3Store, GCSStore, AzureStore)
 _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
@@ -67,13 +72,19 @@ class Store:
                 return False
             return True
 
-    def put(self, key: str, data: bytes | Iterable[bytes]) -> None:
-        """Write an object, whole or from a stream of chunks; readers see the old one or the new one, never a part."""
+    def put(
+        self, key: str, data: bytes | Iterable[bytes], *, part_size: int = CHUNK, parallel: int = _PARALLEL
+    ) -> None:
+        """Write an object, whole or from a stream of chunks; readers see the old one or the new one, never a part.
+
+        A stream goes up in parts, so many of them at a time while the next chunk is asked for.
+        """
         with self._errors(key):
             if isinstance(data, bytes):
                 obstore.put(self._backend, check_key(key), data, use_multipart=False)
             else:
-                obstore.put(self._backend, check_key(key), _from_thread(data), chunk_size=CHUNK)
+                chunks = _from_thread(data)
+                obstore.put(self._backend, check_key(key), chunks, chunk_size=part_size, max_concurrency=parallel)
 
     def get(self, key: str) -> bytes:
         """Raises NotFound."""
@@ -90,6 +101,37 @@ class Store:
         """Bytes from `start` on; fewer at the object's end. Raises NotFound."""
         with self._errors(key):
             return bytes(obstore.get_range(self._backend, check_key(key), start=start, length=length))
+
+    def read(self, key: str, start: int, length: int, *, size: int) -> Iterator[Buffer]:
+        """A stretch of an object of `size` bytes; a piece of it is valid until the next is asked for.
+
+        Raises NotFound, and IntegrityError for an object of another size. Several stretches may be read at once.
+        """
+        with self._errors(key):
+            path = self.local_path(key)
+            for piece in _read_local(path, start, length) if path else self._read_range(key, start, length, size):
+                length -= len(piece)
+                yield piece
+            if length or (path and path.stat().st_size != size):
+                raise IntegrityError(f"{key} in {self.url} does not have {size} bytes", remedy=RESTORE)
+
+    def _read_range(self, key: str, start: int, length: int, size: int) -> Iterator[Bytes]:
+        """Nothing for an object of another size. obstore goes on by itself where a connection breaks."""
+        try:
+            found = obstore.get(self._backend, check_key(key), options={"range": (start, start + length)})
+        except BaseError as error:  # a stretch that begins beyond the end is refused
+            if isinstance(error, FileNotFoundError) or obstore.head(self._backend, key)["size"] == size:
+                raise
+            return
+        if found.meta["size"] == size:
+            yield from found.stream(min_chunk_size=_PIECE)
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the object lies on this machine; None for stores elsewhere."""
+        if not isinstance(self._backend, LocalStore) or self._backend.prefix is None:
+            return None
+        path = Path(self._backend.prefix) / check_key(key)
+        return path if path.is_file() else None
 
     def copy(self, source: str, destination: str) -> None:
         """Copy an object inside the store; no byte passes through this machine. Raises NotFound."""
@@ -112,8 +154,8 @@ class Store:
 
     def names(self, folder: str) -> Iterator[str]:
         """Names of the objects directly in a folder, in the order of `objects`; on disk without looking at each."""
-        if isinstance(self._backend, LocalStore):
-            place = (self._backend.prefix or Path()) / check_key(folder.rstrip("/"))
+        if isinstance(self._backend, LocalStore) and self._backend.prefix:
+            place = self._backend.prefix / check_key(folder.rstrip("/"))
             with self._errors(folder), suppress(FileNotFoundError), os.scandir(place) as entries:
                 yield from (entry.name for entry in entries if entry.is_file())
             return
@@ -236,6 +278,15 @@ def check_key(key: str) -> str:
 def _folder(prefix: str) -> str | None:
     stripped = prefix.rstrip("/")
     return check_key(stripped) if stripped else None
+
+
+def _read_local(path: Path, start: int, length: int) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(_PIECE))
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(start)
+        while length and (count := stream.readinto(buffer[:length])):
+            length -= count
+            yield buffer[:count]
 
 
 def _reason(error: Exception) -> str:

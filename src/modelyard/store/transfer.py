@@ -1,20 +1,26 @@
-"""Moving whole folders: hashed once, while the bytes pass, several files at a time.
+"""Sending files into a store: hashed once, while the bytes pass, many at a time, in bounded memory.
 
-Knows files, keys and digests; what a version is stands in the repository.
+What the store holds already is not sent again. Knows files, keys and digests; what a version is stands in the
+repository.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from modelyard.errors import IntegrityError, InvalidInput, NotFound
-from modelyard.store.files import File
+from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
+from modelyard.store.files import File, LocalFile
 from modelyard.store.objects import CHUNK, Store
+from modelyard.store.parallel import Budget, Stop, run
 
-_PARALLEL = 8
+_THREADS = 16
+_MEMORY = 20 * CHUNK
+_PARTS = 12  # under way at a time, shared by the large files
+_FEWEST, _MOST = 3, 12  # of one file
+_OWN = 2  # chunks of a file that are no parts under way: the one that is read and hashed, and the one that waits
+_PARTS_OF_AN_OBJECT = 9000  # S3 takes 10,000
 
 Progress = Callable[[int], None]
 Content = tuple[int, str]  # size in bytes, hex sha256
@@ -31,7 +37,11 @@ class Sent:
 
 
 def no_progress(count: int) -> None:
-    """For callers that do not watch; a progress callback takes the number of bytes moved since its last call."""
+    """For callers that do not watch; a progress callback takes the number of bytes done since its last call."""
+
+
+def nobody(sent: Sent) -> None:
+    """For callers that want to hear of files only when all are there."""
 
 
 def send(
@@ -40,48 +50,121 @@ def send(
     prefix: str,
     *,
     known: Mapping[Content, str] | None = None,
-    on_sent: Callable[[Sent], None] | None = None,
+    on_sent: Callable[[Sent], object] = nobody,
     progress: Progress = no_progress,
 ) -> list[Sent]:
-    """Upload files below `prefix`. Raises InvalidInput for a file that changes or vanishes meanwhile."""
-    known, tell = known or {}, on_sent or (lambda _: None)
-    sizes = {size for size, _ in known}
+    """Bring files below `prefix`, in the order of `files`. Raises InvalidInput for a file that changes meanwhile.
 
-    def one(file: File) -> Sent:
-        key = f"{prefix}/{file.path}"
-        if file.size in sizes:
-            content = digest(file.chunks())
-            if source := known.get(content):
-                try:
-                    store.copy(source, key)
-                except NotFound:
-                    pass
-                else:
-                    done = Sent(file.path, key, *content)
-                    tell(done)
-                    progress(file.size)
-                    return done
-        sha, size = hashlib.sha256(), 0
+    `known`: (size, sha256) → key of what the store holds: the same content is copied inside the store. `on_sent` hears
+    of each file as soon as it is there, in this thread; when it raises, sending ends.
+    """
+    stop = Stop()
+    sending = _Sending(store, prefix, known or {}, progress, stop)
+    sending.share_out(files)
+    order = sorted(range(len(files)), key=lambda number: -files[number].size)
+    sent = run((lambda n: sending.one(files[n])), order, threads=_THREADS, stop=stop, done=on_sent)
+    return [each for _, each in sorted(zip(order, sent, strict=True), key=lambda pair: pair[0])]
 
-        def passing() -> Iterator[bytes]:
-            nonlocal size
-            for chunk in file.chunks():
-                sha.update(chunk)
-                size += len(chunk)
-                progress(len(chunk))
-                yield chunk
 
-        store.put(key, b"".join(passing()) if file.size <= CHUNK else passing())
-        if size != file.size:
-            raise InvalidInput(f"{file.path} changed while it was read", remedy="try again when nobody writes to it")
-        if file.sha256 not in (None, sha.hexdigest()):
-            raise IntegrityError(f"{file.path} is not what its source says it is", remedy="get it again")
-        done = Sent(file.path, key, size, sha.hexdigest())
-        tell(done)
-        return done
+class _Sending:
+    """One call of `send`."""
 
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        return list(pool.map(one, files))
+    def __init__(
+        self,
+        store: Store,
+        prefix: str,
+        known: Mapping[Content, str],
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._known = known
+        self._known_sizes = {size for size, _ in known}
+        self._progress = progress
+        self._stop = stop
+        self._memory = Budget(_MEMORY)
+        self._parallel = _MOST
+
+    def share_out(self, files: Sequence[File]) -> None:
+        """The more large files there are, the fewer parts of each are under way."""
+        large = sum(file.size > CHUNK for file in files)
+        self._parallel = max(_FEWEST, min(_MOST, _PARTS // max(large, 1)))
+
+    def one(self, file: File) -> Sent:
+        part = part_size(file.size)
+        parallel = max(1, min(self._parallel, _MEMORY // part - _OWN))
+        whole = file.size <= CHUNK
+        with self._memory.take(file.size if whole else (parallel + _OWN) * part):
+            self._stop.check()
+            if found := self._found(file):
+                self._progress(file.size)
+                return found
+            passing, key = Hashing(file, self._progress, self._stop), f"{self._prefix}/{file.path}"
+            if whole:
+                self._store.put(key, b"".join(passing))
+            else:
+                self._store.put(key, passing, part_size=part, parallel=parallel)
+            sha256 = passing.finish()
+            if file.sha256 not in (None, sha256):
+                raise IntegrityError(f"{file.path} is not what its source says it is", remedy="get it again")
+            return Sent(file.path, key, file.size, sha256)
+
+    def _found(self, file: File) -> Sent | None:
+        """The file without sending it, if the store has its content."""
+        if file.size not in self._known_sizes:
+            return None
+        sha256 = file.sha256 or (self._digest(file) if isinstance(file, LocalFile) else None)
+        if sha256 is None:  # reading it costs as much as sending it
+            return None
+        key, source = f"{self._prefix}/{file.path}", self._known.get((file.size, sha256))
+        return Sent(file.path, key, file.size, sha256) if source and self._copied(source, key) else None
+
+    def _digest(self, file: File) -> str:
+        passing = Hashing(file, no_progress, self._stop)
+        for _ in passing:
+            continue
+        return passing.finish()
+
+    def _copied(self, source: str, key: str) -> bool:
+        """Whether the store could: the object may be gone by now, or larger than the store copies (S3: 5 GB)."""
+        try:
+            self._store.copy(source, key)
+        except (NotFound, StoreError):
+            return False
+        return True
+
+
+class Hashing:
+    """A file's chunks on their way, counted and hashed."""
+
+    def __init__(self, file: File, progress: Progress, stop: Stop) -> None:
+        self._file = file
+        self._progress = progress
+        self._stop = stop
+        self._sha = hashlib.sha256()
+        self._size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._file.chunks():
+            self._stop.check()
+            self._sha.update(chunk)
+            self._size += len(chunk)
+            self._progress(len(chunk))
+            yield chunk
+
+    def finish(self) -> str:
+        """The sha256 of what passed. Raises InvalidInput when that was not the whole file."""
+        if self._size != self._file.size:
+            raise InvalidInput(
+                f"{self._file.path} changed while it was read", remedy="try again when nobody writes to it"
+            )
+        return self._sha.hexdigest()
+
+
+def part_size(size: int) -> int:
+    """How a file of so many bytes is cut: not into more parts than S3 takes."""
+    return max(CHUNK, -(-size // _PARTS_OF_AN_OBJECT))
 
 
 def stored_digest(store: Store, key: str) -> tuple[int, str] | None:
