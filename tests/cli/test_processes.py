@@ -16,7 +16,8 @@ from .conftest import Cli, Result, refused
 HEAVY = ("torch", "boto3", "fastapi", "starlette", "numpy", "obstore", "onnxruntime", "transformers", "uvicorn")
 GROUPS = ("", "config")
 COMMANDS = (
-    *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "predict", "doctor"),
+    *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "api"),
+    *("predict", "doctor"),
     *("config get", "config set", "config history"),
     *("stage", "validate", "promote", "rollback", "undeploy", "status", "logs", "up"),
 )
