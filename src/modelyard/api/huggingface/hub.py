@@ -161,7 +161,7 @@ def _paths(request: Request, body: bytes) -> tuple[list[str], bool]:
             fields = parse_qs(body.decode(), max_num_fields=_PAGE)
             paths, expand = fields["paths"], fields.get("expand", [""])[-1].lower() == "true"
         paths = [paths] if isinstance(paths, str) else paths
-        if not all(isinstance(path, str) for path in paths):
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InvalidInput(
