@@ -22,7 +22,7 @@ from modelyard.errors import StoreError
 from modelyard.repository import ModelVersion
 from modelyard.repository.manifest import Artifact
 from modelyard.settings import ApiSettings
-from modelyard.store import LocalDisk, Store
+from modelyard.store import S3, LocalDisk, Store
 from modelyard.store.objects import CHUNK
 
 from .conftest import Serve, Served, free_port, write_files
@@ -261,6 +261,17 @@ def test_a_store_that_fails(served: Served, version: ModelVersion, monkeypatch: 
         assert (got.status_code, got.json()) == (503, {"error": "memory:// failed at x: it burns; look there"})
         assert got.headers["retry-after"] == "1"
     assert served.http.get(PATH).status_code == 200
+
+
+def test_a_bucket_that_can_not_be_reached(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    served = serve(S3("yard", endpoint_url=f"http://127.0.0.1:{free_port()}"))
+
+    got = served.http.get("/m/resolve/v1.0.0/weights.bin")
+
+    assert got.status_code == 503
+    assert got.json()["error"].startswith("s3://yard failed at versions/m/v1.0.0.json: ")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

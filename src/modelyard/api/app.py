@@ -22,4 +22,6 @@ def create_app(yard: Yard) -> Starlette:
     """The application over what is in the yard's store."""
     threads = Threads()
     hub = create_hub(yard.repository, threads, presigned=yard.settings.api.presigned)
-    return Starlette(routes=[Mount("/hf", hub)])
+    app = Starlette(routes=[Mount("/hf", hub)])
+    app.router.redirect_slashes = False
+    return app

@@ -23,12 +23,13 @@ class Page(Generic[T]):
     cursor: str | None
 
     def headers(self, request: Request, path: str) -> dict[str, str]:
-        """The header that leads to the next page, which is below `path` with the request's other parameters."""
+        """The header that leads to the next page: at `path` of the application, with the request's other parameters."""
         if self.cursor is None:
             return {}
         others = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
         query = urlencode([*others, ("cursor", self.cursor)])
-        return {"link": f'<{request.url.scheme}://{request.url.netloc}{path}?{query}>; rel="next"'}
+        base = request.base_url  # not the whole address, whose query may be anything
+        return {"link": f'<{base.scheme}://{base.netloc}{request.scope["root_path"]}{path}?{query}>; rel="next"'}
 
 
 def page(request: Request, items: Sequence[T], key: Callable[[T], str], *, size: int) -> Page[T]:

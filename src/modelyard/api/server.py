@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import socket
 from threading import Event, Thread
@@ -13,28 +15,29 @@ from modelyard.settings import ApiSettings
 
 try:
     import uvicorn
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 except ImportError as error:
     raise MissingExtra("uvicorn", "api") from error
 
-_DRAIN_S = 5
+
+log = logging.getLogger("modelyard.api")
 
 
 class ApiServer:
-    """Answers between `start()` and `stop()`; once."""
+    """Answers between `start()` and `stop()`, once; what is under way then has `drain_s` to finish."""
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: ApiSettings, *, drain_s: int = 5) -> None:
         self._settings = settings
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                _quiet(app),
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 log_level="error",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_DRAIN_S,
+                timeout_graceful_shutdown=drain_s,
             )
         )
         self._thread: Thread | None = None
@@ -47,7 +50,7 @@ class ApiServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no new connections; cut what takes longer than a few seconds to finish."""
+        """Take no new connections, finish what is under way or cut it."""
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join()
@@ -63,6 +66,18 @@ class ApiServer:
             raise Unavailable(
                 f"the API {error.message}", remedy="stop what uses the port, or set api.port (MODELYARD_API__PORT)"
             ) from error
+
+
+def _quiet(app: ASGIApp) -> ASGIApp:
+    """What is cut because the server stops is no defect that needs a traceback."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except asyncio.CancelledError:
+            log.warning("%s was cut: the server stops", scope["path"])
+
+    return run
 
 
 def serve(server: ApiServer) -> None:

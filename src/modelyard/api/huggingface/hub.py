@@ -53,9 +53,10 @@ def create_hub(repository: ModelRepository, threads: Threads, *, presigned: bool
         *_routes("/api/models/{model}", off(hub.model)),
         *_routes("/{model}/resolve/{revision}/{path:path}", off(hub.resolve)),
     ]
-    return Starlette(
-        routes=routes, exception_handlers={ModelyardError: on_error, HTTPException: on_error, Exception: on_error}
-    )
+    handlers = {ModelyardError: on_error, HTTPException: on_error, Exception: on_error}
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
 
 
 def _routes(path: str, endpoint: Endpoint, *, method: str = "GET") -> Iterator[Route]:
@@ -84,7 +85,7 @@ class _Hub:
             if text in name.lower() and (not author or name.lower().startswith(f"{author}/"))
         ]
         found = page(request, names, str, size=_PAGE)
-        return _json([documents.summary(name) for name in found.items], found.headers(request, request.url.path))
+        return _json([documents.summary(name) for name in found.items], found.headers(request, "/api/models"))
 
     def model(self, request: Request) -> Response:
         version = self._version(request)
@@ -104,7 +105,7 @@ class _Hub:
         expand = _flag(request, "expand")
         found = page(request, everything, lambda each: each.path, size=_EXPANDED_PAGE if expand else _PAGE)
         # The next page is of the same commit, whatever the revision means by then.
-        address = f"{request.scope['root_path']}/api/models/{version.name}/tree/{commit_id(version)}/{quote(path)}"
+        address = f"/api/models/{version.name}/tree/{commit_id(version)}/{quote(path)}"
         headers = found.headers(request, address.rstrip("/"))
         return _json([documents.entry(each, version, expand=expand) for each in found.items], headers)
 
