@@ -271,7 +271,7 @@ def test_a_bucket_that_can_not_be_reached(serve: Serve, monkeypatch: pytest.Monk
     got = served.http.get("/m/resolve/v1.0.0/weights.bin")
 
     assert got.status_code == 503
-    assert got.json()["error"].startswith("s3://yard failed at versions/m/v1.0.0.json: ")
+    assert got.json()["error"].startswith("s3://yard failed at ")
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -209,6 +209,22 @@ def test_a_damaged_manifest_hides_no_other_version(serve: Serve, tmp_path: Path)
     assert damaged.status_code == 422 and "v1.1.0.json" in damaged.json()["error"]
 
 
+def test_what_was_taken_back(served: Served, version: ModelVersion, tmp_path: Path) -> None:
+    newer = served.register("m:v1.1.0", write_files(tmp_path / "n", {"new": b"new"}))
+
+    def told(revision: str) -> Any:
+        return served.http.get(f"/api/models/m/revision/{revision}").json().get("sha")
+
+    assert told("main") == told(commit(newer)) == commit(newer)
+    served.repository.yank("m", "v1.1.0", reason="a test")
+    assert (told("main"), told("v1.1.0"), told(commit(newer))) == (commit(version), commit(newer), commit(newer))
+    served.repository.delete("m", "v1.1.0", reason="a test")
+    gone = served.http.get("/m/resolve/v1.1.0/new")
+    assert (told("main"), told("v1.1.0"), told(commit(newer))) == (commit(version), None, None)
+    assert (gone.status_code, gone.headers["x-error-code"]) == (404, "RevisionNotFound")
+    assert [each["name"] for each in served.http.get("/api/models/m/refs").json()["tags"]] == ["v1.0.0"]
+
+
 def test_paths_info(served: Served, version: ModelVersion) -> None:
     asked = ["a/b", "config.json", "gone", "", "/", "a/e.txt/", "../m", "a/b"]
     address = "/api/models/m/paths-info/main"
