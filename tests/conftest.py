@@ -122,6 +122,12 @@ def shared_store(request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
+def s3_store(request: pytest.FixtureRequest) -> Store:
+    """An empty store in S3."""
+    return _open("s3", request)
+
+
+@pytest.fixture
 def open_repository(tmp_path: Path) -> Callable[..., ModelRepository]:
     """Repositories of the user "tester" with one cache and an inspection that finds nothing."""
 

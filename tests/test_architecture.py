@@ -27,7 +27,8 @@ LEVELS = (
     ("deployment",),
     ("yard",),
     ("doctor",),
-    ("api", "console", "cli"),
+    ("api", "console"),
+    ("cli",),
     ("__main__",),
 )
 MODULE_NAME = re.compile(r"modelyard(\.[a-z_]+)+")

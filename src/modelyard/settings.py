@@ -50,6 +50,20 @@ class GatewaySettings(_Section):
         return f"http://{self.host}:{self.port}"
 
 
+class ApiSettings(_Section):
+    host: str = Field("127.0.0.1", description="the address that the API listens on")
+    port: int = Field(7071, ge=1, le=65535, description="the port that the API listens on")
+    presigned: bool = Field(
+        True,
+        description="whether clients get files from the store itself, by addresses it signs for them; "
+        "`false` if they can't reach it",
+    )
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
 class ServingSettings(_Section):
     max_batch: int = Field(32, ge=1, le=65536, description="rows that are computed together at most")
     batch_delay_ms: float = Field(2.0, ge=0, le=1000, description="how long a batch waits for more rows")
@@ -115,6 +129,7 @@ class Settings(BaseSettings):
         description="who the journals say made a change",
     )
     gateway: GatewaySettings = GatewaySettings()
+    api: ApiSettings = ApiSettings()
     serving: ServingSettings = ServingSettings()
     engines: EngineSettings = EngineSettings()
     deployment: DeploymentSettings = DeploymentSettings()

@@ -19,7 +19,7 @@ from modelyard.store import Cache, Store, open_store
 
 if TYPE_CHECKING:
     from modelyard.deployment import DeploymentManager, LocalStatus
-    from modelyard.deployment.controller import Controller
+    from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.engines import Engine
     from modelyard.importer import ModelImporter
@@ -117,8 +117,8 @@ class Yard:
         """The replicas of this machine."""
         return self._local_target(self.run_folder(self.store))
 
-    def controller(self) -> Controller:
-        """What `modelyard up` runs."""
+    def controller(self, companions: Sequence[Companion] = ()) -> Controller:
+        """What `modelyard up` runs, with what runs beside it."""
         from modelyard.deployment.controller import Controller
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
@@ -134,7 +134,7 @@ class Yard:
             user=self.settings.user,
             tags=self.repository.version_tags,
         )
-        return Controller(folder, reconciler, target, gateway)
+        return Controller(folder, reconciler, target, gateway, companions=companions)
 
     def serve(self, refs: Sequence[str], *, host: str, port: int) -> int:
         """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code."""

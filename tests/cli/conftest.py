@@ -51,6 +51,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MODELYARD_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("MODELYARD_USER", "tester")
     monkeypatch.setenv("MODELYARD_GATEWAY__PORT", str(free_port()))
+    monkeypatch.setenv("MODELYARD_API__PORT", str(free_port()))
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

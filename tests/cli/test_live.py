@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 
 from .conftest import Cli, refused
@@ -68,6 +70,9 @@ def test_from_staging_to_production(cli: Cli, folder: Path) -> None:
         refused(cli("predict", "calc:v9.0.0", "--json", REQUEST), "said 404: ", "see `modelyard status`")
         refused(cli("up"), "`modelyard up` runs already for this store on this machine; use it, or stop it first")
         assert cli("logs", "calc").out.startswith("==> ")
+        api = f"http://127.0.0.1:{os.environ['MODELYARD_API__PORT']}"
+        assert f"api {api}\n" in (folder / "up.log").read_text()
+        assert httpx.get(f"{api}/hf/api/models/calc/revision/production").json()["sha"] in exact
         rows = {row["environment"]: row for row in cli("status", "--json").json}
         assert {name: (row["serving"], row["ready"], row["outcome"]) for name, row in rows.items()} == {
             "production": ("v1.0.0", 1, "done"),

@@ -16,7 +16,8 @@ from .conftest import Cli, Result, refused
 HEAVY = ("torch", "boto3", "fastapi", "starlette", "numpy", "obstore", "onnxruntime", "transformers", "uvicorn")
 GROUPS = ("", "config")
 COMMANDS = (
-    *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "predict", "doctor"),
+    *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "api"),
+    *("predict", "doctor", "diff", "yank", "delete", "gc", "copy"),
     *("config get", "config set", "config history"),
     *("stage", "validate", "promote", "rollback", "undeploy", "status", "logs", "up"),
 )
@@ -100,6 +101,15 @@ def test_up_with_the_gateways_port_taken(yard: Cli) -> None:
         done = modelyard("up", MODELYARD_GATEWAY__PORT=str(port))
 
     refused(done, f"127.0.0.1:{port}", "ddress already in use", "MODELYARD_GATEWAY__PORT")
+
+
+@pytest.mark.parametrize("command", ["up", "api"])
+def test_the_apis_port_taken(yard: Cli, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = modelyard(command, MODELYARD_API__PORT=str(port))
+
+    refused(done, f"the API can't listen on 127.0.0.1:{port}: address already in use", "MODELYARD_API__PORT")
 
 
 def test_up_on_an_address_that_is_not_ours(yard: Cli) -> None:

@@ -137,6 +137,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             "STATE": folder / "state",
             "CACHE": folder / "cache",
             "GATEWAY__PORT": port,
+            "API__PORT": free_port(),
             "ENGINES__OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
             "ENGINES__VLLM_URL": f"http://127.0.0.1:{free_port()}",
         }.items():

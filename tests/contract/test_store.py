@@ -60,6 +60,15 @@ def test_streams_arrive_whole(store: Store, size: int) -> None:
         assert len(store.get(key)) == size
 
 
+def test_a_stretch_of_a_stream(store: Store) -> None:
+    data = bytes(range(256)) * 40_000
+    store.put("a", data)
+    for start, length in ((0, 1), (5, 9_000_000), (len(data) - 3, 3), (len(data) - 3, 100)):
+        assert b"".join(store.stream("a", start, length)) == data[start : start + length]
+    with pytest.raises(NotFound):
+        next(store.stream("b", 1, 2))
+
+
 def test_a_stream_that_breaks_leaves_nothing(store: Store) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * BIG

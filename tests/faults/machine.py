@@ -33,7 +33,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port, self.api_port = free_port(), free_port()
         self.model = f"m{uuid.uuid4().hex[:10]}"
         self.up: subprocess.Popen[bytes] | None = None
         store = LocalDisk(folder / "store")
@@ -126,7 +126,7 @@ class Machine:
     @property
     def _environ(self) -> dict[str, str]:
         own = {f"MODELYARD_{key.upper()}": value for key, value in self._values.items()}
-        return os.environ | own | {"MODELYARD_GATEWAY__PORT": str(self.port)}
+        return os.environ | own | {"MODELYARD_GATEWAY__PORT": str(self.port), "MODELYARD_API__PORT": str(self.api_port)}
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from modelyard.cli.context import Json, Name, Reason, Reference, print_json, print_table, yard_of
+from modelyard.cli.context import Json, Name, Reason, Reference, log_to_stderr, print_json, print_table, yard_of
 from modelyard.errors import InvalidInput, NotFound, ValidationFailed
 
 if TYPE_CHECKING:
@@ -126,12 +125,14 @@ def logs(
 
 
 def up(context: typer.Context) -> None:
-    """Run everything on this machine: the gateway, and the replicas that should serve. Ctrl-C ends it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    """Run everything on this machine: the gateway, the replicas that should serve, the API. Ctrl-C ends it."""
+    from modelyard.api.app import create_app
+    from modelyard.api.server import ApiServer
+
+    log_to_stderr()
     yard = yard_of(context)
-    controller = yard.controller()
-    print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}", flush=True)
+    controller = yard.controller([ApiServer(create_app(yard), yard.settings.api)])
+    print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}\napi {yard.settings.api.url}", flush=True)
     controller.run()
 
 

@@ -1,4 +1,4 @@
-"""Commands that run and ask models: serve, predict, doctor."""
+"""Commands that run and ask models: serve, api, predict, doctor."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from modelyard.cli.context import Json, Reference, print_json, yard_of
+from modelyard.cli.context import Json, Reference, log_to_stderr, print_json, yard_of
 from modelyard.errors import EngineError, InvalidInput, NotFound, Unavailable
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (serve, predict, doctor):
+    for command in (serve, api, predict, doctor):
         app.command()(command)
 
 
@@ -28,6 +28,18 @@ def serve(
 ) -> None:
     """Serve models in this process, with the engine their format needs, until SIGTERM."""
     raise typer.Exit(yard_of(context).serve(refs, host=host, port=port))
+
+
+def api(context: typer.Context) -> None:
+    """Answer what `modelyard up` answers at the API's address, and run nothing else. Ctrl-C ends it."""
+    from modelyard.api.app import create_app
+    from modelyard.api.server import ApiServer, serve
+
+    log_to_stderr()
+    yard = yard_of(context)
+    server = ApiServer(create_app(yard), yard.settings.api)
+    print(f"store {yard.store.url}\napi {yard.settings.api.url}", flush=True)
+    serve(server)
 
 
 def predict(

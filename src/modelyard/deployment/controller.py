@@ -10,12 +10,12 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
-from typing import IO
+from typing import IO, Protocol
 
 from modelyard.deployment.reconciler import Reconciler
 from modelyard.deployment.targets.local import LocalTarget
@@ -29,14 +29,33 @@ _POLL_S = 0.1
 _LOOK_S = 0.5  # who asks whether a controller runs holds its lock for a moment
 
 
+class Companion(Protocol):
+    """What runs in the same process, in threads of its own, as long as the controller does."""
+
+    def start(self) -> None:
+        """Raises Unavailable when it can't."""
+        ...
+
+    def stop(self) -> None: ...
+
+
 class Controller:
     """Runs in the foreground; `folder` holds its lock and everything its target and gateway keep."""
 
-    def __init__(self, folder: Path, reconciler: Reconciler, target: LocalTarget, gateway: Gateway) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        reconciler: Reconciler,
+        target: LocalTarget,
+        gateway: Gateway,
+        *,
+        companions: Sequence[Companion] = (),
+    ) -> None:
         self._folder = folder
         self._reconciler = reconciler
         self._target = target
         self._gateway = gateway
+        self._companions = companions
         self._stop = Event()
         self._hurry = Event()
         self._lost = Event()
@@ -44,12 +63,15 @@ class Controller:
     def run(self) -> None:
         """Until SIGTERM or SIGINT; the second one ends replicas at once.
 
-        Raises Conflict when another one runs, SettingsError when the folder can't be used, Unavailable when the port is
+        Raises Conflict when another one runs, SettingsError when the folder can't be used, Unavailable when a port is
         taken or the folder vanishes.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
-        with lock(self._folder) as held:
+        with lock(self._folder) as held, ExitStack() as companions:
+            for companion in self._companions:
+                companion.start()
+                companions.callback(companion.stop)
             self._gateway.start()
             Thread(target=self._watch, args=(held,), daemon=True).start()
             self._reconciler.run(self._stop)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore import Bytes
@@ -27,6 +27,9 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
 from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import Blocks, scan
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
 
 Buffer = memoryview | Bytes
 
@@ -91,10 +94,11 @@ class Store:
         with self._errors(key):
             return bytes(obstore.get(self._backend, check_key(key)).bytes())
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        """The object's bytes in chunks. Raises NotFound."""
+    def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The object's bytes in chunks, or `length` of them from `start` on. Raises NotFound."""
+        stretch: GetOptions = {} if length is None else {"range": (start, start + length)}
         with self._errors(key):
-            for chunk in obstore.get(self._backend, check_key(key)).stream(min_chunk_size=CHUNK):
+            for chunk in obstore.get(self._backend, check_key(key), options=stretch).stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
