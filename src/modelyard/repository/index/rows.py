@@ -1,0 +1,218 @@
+"""What is written into the index: versions with their facts, models with their state, and how far the index has come.
+
+Every function works inside one transaction of `IndexFile`. Knows nothing of the store.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from pydantic import TypeAdapter, ValidationError
+
+from modelyard.errors import IntegrityError
+from modelyard.refs import Version
+from modelyard.repository.index.facts import facts_of, order_key
+from modelyard.repository.manifest import ModelVersion
+from modelyard.store import Entry
+from modelyard.store.documents import RESTORE, problem
+
+CURRENT, YANKED, GONE = "current", "yanked", "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the newest entry of a model's journal says of its versions: tag → `version@digest`, version → reason."""
+
+    tags: dict[str, str] = field(default_factory=dict)
+    yanked: dict[str, str] = field(default_factory=dict)
+    deleted: dict[str, str] = field(default_factory=dict)
+    void: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model (its lower-case name) as one entry of its journal has it."""
+
+    model: str
+    number: int
+    entry: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far the index has come: the newest mark it has seen, where its next look must begin, its last full sync."""
+
+    anchor: str | None = None
+    horizon: datetime | None = None
+    full_at: datetime | None = None
+
+
+_state = TypeAdapter(State)
+_AMONG = "IN (SELECT value FROM json_each(?))"
+
+
+def model_of(name: str, entry: Entry) -> Model:
+    """Raises IntegrityError for a state that can't be read."""
+    try:
+        return Model(name.lower(), entry.number, entry.id, _state.validate_python(entry.state))
+    except ValidationError as error:
+        raise IntegrityError(f"catalog/{name.lower()} can't be read: {problem(error)}", remedy=RESTORE) from error
+
+
+def put_versions(db: sqlite3.Connection, versions: Sequence[ModelVersion]) -> None:
+    """Add versions; those that are there already stay as they are."""
+    for version in versions:
+        row = (
+            *(version.name.lower(), version.name, str(version.version), order_key(version.version)),
+            *(str(version.digest), version.size, version.created_at.astimezone(UTC).isoformat(), version.created_by),
+            *(version.model.task, json.dumps(sorted(_attempts(version)))),
+        )
+        added = db.execute(
+            "INSERT INTO versions (model, name, version, place, digest, size, created, created_by, task, attempts)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+            row,
+        ).fetchone()
+        if added:
+            db.execute("INSERT INTO manifests VALUES (?, ?)", (added[0], zlib.compress(version.to_json(), 1)))
+            facts = facts_of(version)
+            db.executemany("INSERT OR IGNORE INTO paths (path) VALUES (?)", {(path,) for path, _ in facts})
+            db.executemany(
+                "INSERT OR IGNORE INTO facts SELECT id, ?, ? FROM paths WHERE path = ?",
+                [(value, added[0], path) for path, value in facts],
+            )
+    _judge(db, {version.name.lower() for version in versions})
+
+
+def put_models(db: sqlite3.Connection, models: Sequence[Model]) -> None:
+    """Keep what the newest entry says; an older one changes nothing."""
+    for each in models:
+        state = json.dumps(_state.dump_python(each.state))
+        db.execute(
+            "INSERT INTO models VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " number = excluded.number, entry = excluded.entry, state = excluded.state"
+            " WHERE excluded.number > models.number",
+            (each.model, each.number, each.entry, state),
+        )
+    _judge(db, {each.model for each in models})
+
+
+def remove_versions(db: sqlite3.Connection, ids: Sequence[int]) -> None:
+    wanted = (json.dumps(ids),)
+    models = {row[0] for row in db.execute(f"SELECT DISTINCT model FROM versions WHERE id {_AMONG}", wanted)}
+    for table in ("facts", "tags", "manifests"):
+        db.execute(f"DELETE FROM {table} WHERE version {_AMONG}", wanted)
+    db.execute(f"DELETE FROM versions WHERE id {_AMONG}", wanted)
+    _judge(db, models)
+
+
+def clear(db: sqlite3.Connection) -> None:
+    """Forget everything: the store is not the one that it was."""
+    for table in ("facts", "tags", "manifests", "versions", "models", "pending", "paths", "meta"):
+        db.execute(f"DELETE FROM {table}")
+
+
+def position(db: sqlite3.Connection) -> Position:
+    values = dict(db.execute("SELECT key, value FROM meta").fetchall())
+    moments = {key: datetime.fromisoformat(value) for key, value in values.items() if key != "anchor"}
+    return Position(values.get("anchor"), moments.get("horizon"), moments.get("full_at"))
+
+
+def put_position(db: sqlite3.Connection, now: Position) -> None:
+    values = {
+        "anchor": now.anchor,
+        "horizon": now.horizon and now.horizon.isoformat(),
+        "full_at": now.full_at and now.full_at.isoformat(),
+    }
+    db.execute("DELETE FROM meta")
+    db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, value) for key, value in values.items() if value])
+
+
+def known_versions(db: sqlite3.Connection, wanted: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Of these names and versions, those that are here."""
+    rows = db.execute(
+        "SELECT name, version FROM json_each(?) w JOIN versions"
+        " ON name = json_extract(w.value, '$[0]') AND version = json_extract(w.value, '$[1]')",
+        (json.dumps([list(each) for each in wanted]),),
+    )
+    return {(name, version) for name, version in rows}
+
+
+def entry_of(db: sqlite3.Connection, model: str) -> tuple[int, str] | None:
+    """Number and id of the newest entry that is known of a model's journal."""
+    row: tuple[int, str] | None = db.execute("SELECT number, entry FROM models WHERE model = ?", (model,)).fetchone()
+    return row
+
+
+def manifest(db: sqlite3.Connection, name: str, version: str) -> bytes | None:
+    """The manifest of a version, compressed."""
+    row = db.execute(
+        "SELECT data FROM versions v JOIN manifests m ON m.version = v.id WHERE v.name = ? AND v.version = ?",
+        (name, version),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def pending(db: sqlite3.Connection) -> list[str]:
+    """Keys of objects that were announced, or listed, and could not be read yet."""
+    return [row[0] for row in db.execute("SELECT key FROM pending")]
+
+
+def problems(db: sqlite3.Connection) -> dict[str, str]:
+    """Keys of objects that are there and can't be read, with the reason."""
+    return dict(db.execute("SELECT key, problem FROM pending WHERE problem != '' ORDER BY key").fetchall())
+
+
+def put_pending(db: sqlite3.Connection, keys: Mapping[str, str], *, now: datetime, patience: timedelta) -> None:
+    """Key → what is wrong with the object, "" if it is not there. Those that never came are forgotten in the end."""
+    db.executemany(
+        "INSERT INTO pending VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET problem = excluded.problem",
+        [(key, now.timestamp(), problem) for key, problem in keys.items()],
+    )
+    db.execute(
+        "DELETE FROM pending WHERE problem = '' AND since NOT BETWEEN ? AND ?",
+        ((now - patience).timestamp(), now.timestamp()),
+    )
+
+
+def remove_pending(db: sqlite3.Connection, keys: Iterable[str]) -> None:
+    db.executemany("DELETE FROM pending WHERE key = ?", [(key,) for key in keys])
+
+
+def _judge(db: sqlite3.Connection, models: Iterable[str]) -> None:
+    """Bring standing, `latest` and tags of these models' versions in line with their state."""
+    for model in models:
+        row = db.execute("SELECT state FROM models WHERE model = ?", (model,)).fetchone()
+        state = _state.validate_json(row[0]) if row else State()
+        found = db.execute("SELECT id, version, attempts FROM versions WHERE model = ?", (model,)).fetchall()
+        standings = {id_: _standing(state, version, json.loads(attempts)) for id_, version, attempts in found}
+        releases = {
+            Version.parse(version): id_ for id_, version, _ in found if standings[id_] == CURRENT and "-" not in version
+        }
+        latest = releases[max(releases)] if releases else None
+        db.executemany(
+            "UPDATE versions SET standing = ?, latest = ? WHERE id = ?",
+            [(standing, id_ == latest, id_) for id_, standing in standings.items()],
+        )
+        ids = {version: id_ for id_, version, _ in found}
+        tags = ((ids.get(value.partition("@")[0]), tag) for tag, value in state.tags.items())
+        db.execute("DELETE FROM tags WHERE version IN (SELECT id FROM versions WHERE model = ?)", (model,))
+        db.executemany("INSERT INTO tags VALUES (?, ?)", [row for row in tags if row[0]])
+
+
+def _standing(state: State, version: str, attempts: list[str]) -> str:
+    if version in state.deleted or not set(attempts).isdisjoint(state.void):
+        return GONE
+    return YANKED if version in state.yanked else CURRENT
+
+
+def _attempts(version: ModelVersion) -> set[str]:
+    """The attempts whose files this version is made of: `models/<name>/<version>/<attempt>/…`."""
+    head = f"models/{version.name}/{version.version}/"
+    keys = (file.key.removeprefix(head) for file in version.files if file.key.startswith(head))
+    return {key.partition("/")[0] for key in keys}

@@ -1,0 +1,120 @@
+"""Questions to the index: names, and versions that match conditions, ordered, with their tags.
+
+Reads what is there; whether it is up to date is for those who call.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from modelyard.refs import Digest, Version
+from modelyard.repository.index.conditions import Condition, Sql, ordering, where
+from modelyard.repository.index.rows import CURRENT, GONE, YANKED
+
+Deployed = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One version in a list. `size` in bytes; `model` and `metadata` are there if they were asked for."""
+
+    name: str
+    version: Version
+    digest: Digest
+    task: str | None
+    size: int
+    created_at: datetime
+    created_by: str
+    tags: tuple[str, ...] = ()
+    yanked: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is wanted: every version that meets all conditions, or only each model's highest release.
+
+    `sort` is a path, with a `-` before it for the highest first; without it, by name and version. Yanked versions are
+    left out unless asked for, deleted ones always.
+    """
+
+    where: tuple[Condition, ...] = ()
+    name: str | None = None
+    latest: bool = False
+    yanked: bool = False
+    sort: str | None = None
+    limit: int | None = None
+    details: bool = False
+
+
+def names(db: sqlite3.Connection) -> list[str]:
+    """Every model with a version that is not deleted, sorted."""
+    found = db.execute("SELECT DISTINCT name FROM versions WHERE standing != ? ORDER BY name", (GONE,))
+    return [row[0] for row in found]
+
+
+def search(db: sqlite3.Connection, query: Query, deployed: Deployed) -> list[Found]:
+    """`deployed` maps the tag of each environment to name → version. Raises InvalidInput."""
+    statement = _statement(query, deployed)
+    rows = db.execute(statement.text, statement.parameters).fetchall()
+    tags = _tags(db, [row[0] for row in rows])
+    found = []
+    for id_, name, version, digest, task, size, created, created_by, standing, latest, data in rows:
+        mine = {*tags.get(id_, ()), *(tag for tag, pins in deployed.items() if pins.get(name) == version)}
+        document = json.loads(zlib.decompress(data)) if data else {}
+        found.append(
+            Found(
+                *(name, Version.parse(version), Digest(digest), task, size, datetime.fromisoformat(created)),
+                created_by,
+                tags=tuple(sorted(mine | ({"latest"} if latest else set()))),
+                yanked=standing == YANKED,
+                model=document.get("model", {}),
+                metadata=document.get("metadata", {}),
+            )
+        )
+    return found
+
+
+def _statement(query: Query, deployed: Deployed) -> Sql:
+    pins = [[tag, name, version] for tag, mine in deployed.items() for name, version in mine.items()]
+    join, order = ordering(query.sort) if query.sort else (Sql(""), "")
+    tests = [where(each) for each in query.where]
+    tests.append(Sql("v.standing IN (?, ?)", (CURRENT, YANKED if query.yanked else CURRENT)))
+    if query.name:
+        tests.append(Sql("v.name = ?", (query.name,)))
+    if query.latest:
+        tests.append(Sql("v.latest"))
+    data = "(SELECT data FROM manifests m WHERE m.version = v.id)" if query.details else "NULL"
+    text = f"""
+        WITH every_tag(version, tag) AS (
+            SELECT version, tag FROM tags
+            UNION ALL SELECT id, 'latest' FROM versions WHERE latest
+            UNION ALL SELECT d.id, json_extract(p.value, '$[0]') FROM json_each(?) p JOIN versions d
+                ON d.name = json_extract(p.value, '$[1]') AND d.version = json_extract(p.value, '$[2]')
+        )
+        SELECT v.id, v.name, v.version, v.digest, v.task, v.size, v.created, v.created_by, v.standing, v.latest, {data}
+        FROM versions v {join.text}
+        WHERE {" AND ".join(test.text for test in tests)}
+        ORDER BY {order + ", " if order else ""}v.name, v.place
+        LIMIT ?
+    """
+    limit = -1 if query.limit is None else query.limit
+    parameters = (parameter for test in tests for parameter in test.parameters)
+    return Sql(text, (json.dumps(pins), *join.parameters, *parameters, limit))
+
+
+def _tags(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, list[str]]:
+    """The free tags of these versions."""
+    found: dict[int, list[str]] = {}
+    for version, tag in db.execute(
+        "SELECT version, tag FROM tags WHERE version IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
+    ):
+        found.setdefault(version, []).append(tag)
+    return found
