@@ -24,12 +24,12 @@ _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE pending (key TEXT PRIMARY KEY, since REAL NOT NULL, problem TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE models (
-    model TEXT PRIMARY KEY, number INTEGER NOT NULL, entry TEXT NOT NULL, state TEXT NOT NULL
+    model TEXT PRIMARY KEY, number INTEGER NOT NULL, entry TEXT NOT NULL, record TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE versions (
     id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
     place TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, created TEXT NOT NULL, created_by TEXT NOT NULL,
-    task TEXT, attempts TEXT NOT NULL, standing TEXT NOT NULL DEFAULT 'current', latest INTEGER NOT NULL DEFAULT 0,
+    task TEXT, attempt TEXT NOT NULL, standing TEXT NOT NULL DEFAULT 'current', latest INTEGER NOT NULL DEFAULT 0,
     UNIQUE (name, version)
 );
 CREATE INDEX versions_of_model ON versions (model);

@@ -23,9 +23,11 @@ from modelyard.repository.environments import Environment
 from modelyard.repository.index import rows, search
 from modelyard.repository.index.conditions import parse_condition
 from modelyard.repository.index.file import IndexFile, Rebuilt
+from modelyard.repository.index.rows import Model
 from modelyard.repository.index.search import Found, Query
 from modelyard.repository.index.sync import Sync
 from modelyard.repository.manifest import ModelVersion
+from modelyard.repository.registration import read_manifest
 from modelyard.store import Entry, Journal, Store
 from modelyard.store.transfer import Progress, no_progress
 
@@ -85,25 +87,22 @@ class Index:
         return self._again(lambda: self._file.read(rows.problems))
 
     def manifest(self, name: str, version: Version, entry: Entry) -> ModelVersion | None:
-        """A manifest that is kept here; None if the store must be asked.
+        """A manifest, from here if it is known, else from the store; None if there is none.
 
         `entry` is the newest of the model's journal in the catalog, just read. It carries a random id: the same id
         means the same store, or a copy of it. If the journal has gone on since, the entry that is known here is looked
         at once more; if it is not what it was, this is another store, and nothing that is kept counts any more.
+        Raises IntegrityError, StoreError.
         """
-        return self._again(lambda: self._manifest(name, version, entry))
+        if kept := self._again(lambda: self._kept(name, version, entry)):
+            return kept
+        found = read_manifest(self._store, name, version)
+        if found:
+            model = rows.model_of(name, entry)
+            self._again(lambda: self._file.write(partial(_keep, model=model, version=found)))
+        return found
 
-    def remember(self, version: ModelVersion, entry: Entry) -> None:
-        """Keep a manifest that was just read, or created, and the newest entry of the model's journal."""
-        model = rows.model_of(version.name, entry)
-
-        def keep(db: sqlite3.Connection) -> None:
-            rows.put_models(db, [model])
-            rows.put_versions(db, [version])
-
-        self._again(lambda: self._file.write(keep))
-
-    def _manifest(self, name: str, version: Version, entry: Entry) -> ModelVersion | None:
+    def _kept(self, name: str, version: Version, entry: Entry) -> ModelVersion | None:
         known = self._file.read(partial(rows.entry_of, model=name.lower()))
         if known is None:
             return None
@@ -142,3 +141,8 @@ class Index:
             return work()
         except Rebuilt:
             return work()
+
+
+def _keep(db: sqlite3.Connection, model: Model, version: ModelVersion) -> None:
+    rows.put_models(db, [model])
+    rows.put_versions(db, [version])

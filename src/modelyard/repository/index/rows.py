@@ -9,13 +9,14 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
 
 from modelyard.errors import IntegrityError
 from modelyard.refs import Version
+from modelyard.repository.catalog import Record
 from modelyard.repository.index.facts import facts_of, order_key
 from modelyard.repository.manifest import ModelVersion
 from modelyard.store import Entry
@@ -25,23 +26,13 @@ CURRENT, YANKED, GONE = "current", "yanked", "gone"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What the newest entry of a model's journal says of its versions: tag → `version@digest`, version → reason."""
-
-    tags: dict[str, str] = field(default_factory=dict)
-    yanked: dict[str, str] = field(default_factory=dict)
-    deleted: dict[str, str] = field(default_factory=dict)
-    void: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
 class Model:
     """A model (its lower-case name) as one entry of its journal has it."""
 
     model: str
     number: int
     entry: str
-    state: State
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +44,17 @@ class Position:
     full_at: datetime | None = None
 
 
-_state = TypeAdapter(State)
+_record = TypeAdapter(Record)
 _AMONG = "IN (SELECT value FROM json_each(?))"
 
 
 def model_of(name: str, entry: Entry) -> Model:
     """Raises IntegrityError for a state that can't be read."""
     try:
-        return Model(name.lower(), entry.number, entry.id, _state.validate_python(entry.state))
+        record = _record.validate_python({"name": name} | entry.state)
     except ValidationError as error:
         raise IntegrityError(f"catalog/{name.lower()} can't be read: {problem(error)}", remedy=RESTORE) from error
+    return Model(name.lower(), entry.number, entry.id, record)
 
 
 def put_versions(db: sqlite3.Connection, versions: Sequence[ModelVersion]) -> None:
@@ -71,10 +63,10 @@ def put_versions(db: sqlite3.Connection, versions: Sequence[ModelVersion]) -> No
         row = (
             *(version.name.lower(), version.name, str(version.version), order_key(version.version)),
             *(str(version.digest), version.size, version.created_at.astimezone(UTC).isoformat(), version.created_by),
-            *(version.model.task, json.dumps(sorted(_attempts(version)))),
+            *(version.model.task, version.attempt),
         )
         added = db.execute(
-            "INSERT INTO versions (model, name, version, place, digest, size, created, created_by, task, attempts)"
+            "INSERT INTO versions (model, name, version, place, digest, size, created, created_by, task, attempt)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
             row,
         ).fetchone()
@@ -92,12 +84,11 @@ def put_versions(db: sqlite3.Connection, versions: Sequence[ModelVersion]) -> No
 def put_models(db: sqlite3.Connection, models: Sequence[Model]) -> None:
     """Keep what the newest entry says; an older one changes nothing."""
     for each in models:
-        state = json.dumps(_state.dump_python(each.state))
         db.execute(
             "INSERT INTO models VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " number = excluded.number, entry = excluded.entry, state = excluded.state"
+            " number = excluded.number, entry = excluded.entry, record = excluded.record"
             " WHERE excluded.number > models.number",
-            (each.model, each.number, each.entry, state),
+            (each.model, each.number, each.entry, _record.dump_json(each.record)),
         )
     _judge(db, {each.model for each in models})
 
@@ -185,12 +176,12 @@ def remove_pending(db: sqlite3.Connection, keys: Iterable[str]) -> None:
 
 
 def _judge(db: sqlite3.Connection, models: Iterable[str]) -> None:
-    """Bring standing, `latest` and tags of these models' versions in line with their state."""
+    """Bring standing, `latest` and tags of these models' versions in line with their record."""
     for model in models:
-        row = db.execute("SELECT state FROM models WHERE model = ?", (model,)).fetchone()
-        state = _state.validate_json(row[0]) if row else State()
-        found = db.execute("SELECT id, version, attempts FROM versions WHERE model = ?", (model,)).fetchall()
-        standings = {id_: _standing(state, version, json.loads(attempts)) for id_, version, attempts in found}
+        row = db.execute("SELECT record FROM models WHERE model = ?", (model,)).fetchone()
+        record = _record.validate_json(row[0]) if row else Record(model)
+        found = db.execute("SELECT id, version, attempt FROM versions WHERE model = ?", (model,)).fetchall()
+        standings = {id_: _standing(record, version, attempt) for id_, version, attempt in found}
         releases = {
             Version.parse(version): id_ for id_, version, _ in found if standings[id_] == CURRENT and "-" not in version
         }
@@ -199,20 +190,12 @@ def _judge(db: sqlite3.Connection, models: Iterable[str]) -> None:
             "UPDATE versions SET standing = ?, latest = ? WHERE id = ?",
             [(standing, id_ == latest, id_) for id_, standing in standings.items()],
         )
-        ids = {version: id_ for id_, version, _ in found}
-        tags = ((ids.get(value.partition("@")[0]), tag) for tag, value in state.tags.items())
+        tags = [(id_, tag) for id_, version, _ in found for tag in record.tagged(version)]
         db.execute("DELETE FROM tags WHERE version IN (SELECT id FROM versions WHERE model = ?)", (model,))
-        db.executemany("INSERT INTO tags VALUES (?, ?)", [row for row in tags if row[0]])
+        db.executemany("INSERT INTO tags VALUES (?, ?)", tags)
 
 
-def _standing(state: State, version: str, attempts: list[str]) -> str:
-    if version in state.deleted or not set(attempts).isdisjoint(state.void):
+def _standing(record: Record, version: str, attempt: str) -> str:
+    if version in record.deleted or attempt in record.void:
         return GONE
-    return YANKED if version in state.yanked else CURRENT
-
-
-def _attempts(version: ModelVersion) -> set[str]:
-    """The attempts whose files this version is made of: `models/<name>/<version>/<attempt>/…`."""
-    head = f"models/{version.name}/{version.version}/"
-    keys = (file.key.removeprefix(head) for file in version.files if file.key.startswith(head))
-    return {key.partition("/")[0] for key in keys}
+    return YANKED if version in record.yanked else CURRENT
