@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from modelyard.errors import IntegrityError
 from modelyard.refs import Version
 from modelyard.repository.catalog import Record
-from modelyard.repository.index.facts import facts_of, order_key
+from modelyard.repository.index.facts import Scalar, facts_of, order_key
 from modelyard.repository.manifest import ModelVersion
 from modelyard.store import Entry
 from modelyard.store.documents import RESTORE, problem
@@ -45,6 +45,7 @@ class Position:
 
 
 _record = TypeAdapter(Record)
+_manifest = TypeAdapter(ModelVersion)
 _AMONG = "IN (SELECT value FROM json_each(?))"
 
 
@@ -59,6 +60,7 @@ def model_of(name: str, entry: Entry) -> Model:
 
 def put_versions(db: sqlite3.Connection, versions: Sequence[ModelVersion]) -> None:
     """Add versions; those that are there already stay as they are."""
+    facts: list[tuple[str, Scalar, int]] = []
     for version in versions:
         row = (
             *(version.name.lower(), version.name, str(version.version), order_key(version.version)),
@@ -71,13 +73,10 @@ def put_versions(db: sqlite3.Connection, versions: Sequence[ModelVersion]) -> No
             row,
         ).fetchone()
         if added:
-            db.execute("INSERT INTO manifests VALUES (?, ?)", (added[0], zlib.compress(version.to_json(), 1)))
-            facts = facts_of(version)
-            db.executemany("INSERT OR IGNORE INTO paths (path) VALUES (?)", {(path,) for path, _ in facts})
-            db.executemany(
-                "INSERT OR IGNORE INTO facts SELECT id, ?, ? FROM paths WHERE path = ?",
-                [(value, added[0], path) for path, value in facts],
-            )
+            data = zlib.compress(_manifest.dump_json(version), 1)
+            db.execute("INSERT INTO manifests VALUES (?, ?)", (added[0], data))
+            facts += [(path, value, added[0]) for path, value in facts_of(version)]
+    _put_facts(db, facts)
     _judge(db, {version.name.lower() for version in versions})
 
 
@@ -173,6 +172,14 @@ def put_pending(db: sqlite3.Connection, keys: Mapping[str, str], *, now: datetim
 
 def remove_pending(db: sqlite3.Connection, keys: Iterable[str]) -> None:
     db.executemany("DELETE FROM pending WHERE key = ?", [(key,) for key in keys])
+
+
+def _put_facts(db: sqlite3.Connection, facts: Iterable[tuple[str, Scalar, int]]) -> None:
+    facts = list(facts)
+    db.executemany("INSERT OR IGNORE INTO paths (path) VALUES (?)", {(path,) for path, _, _ in facts})
+    ids = dict(db.execute("SELECT path, id FROM paths").fetchall())
+    rows = ((ids[path], value, version) for path, value, version in facts)
+    db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?, ?)", rows)
 
 
 def _judge(db: sqlite3.Connection, models: Iterable[str]) -> None:

@@ -75,7 +75,7 @@ def search(db: sqlite3.Connection, query: Query, deployed: Deployed) -> list[Fou
                 created_by,
                 tags=tuple(sorted(mine | ({"latest"} if latest else set()))),
                 yanked=standing == YANKED,
-                model=document.get("model", {}),
+                model={key: value for key, value in document.get("model", {}).items() if value is not None},
                 metadata=document.get("metadata", {}),
             )
         )

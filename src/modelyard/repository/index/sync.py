@@ -32,7 +32,8 @@ FULL_EVERY = timedelta(days=1)  # what comes without a mark, or vanishes, is not
 PATIENCE = timedelta(days=1)  # how long an object that was announced may take to come
 
 _PARALLEL = 32
-_CHUNK = 512
+_LISTED = 1000  # keys that are looked at together
+_KEPT_AT_ONCE = 250
 
 _Item = TypeVar("_Item")
 
@@ -93,12 +94,12 @@ class Sync:
     def _manifests(self, now: datetime, progress: Progress) -> None:
         last = self._file.write(_begin_listing)
         listed = (made for found in self._store.objects("versions") if (made := _manifest_of(found.key)))
-        for chunk in _chunks(listed, 1000):
+        for chunk in _chunks(listed, _LISTED):
             names = [(name, str(version)) for name, version in chunk]
             self._file.write(partial(_list, names=names))
             known = self._file.read(partial(rows.known_versions, wanted=names))
             self._bring([f"versions/{n}/{v}.json" for n, v in names if (n, v) not in known], now, progress)
-        for gone in _chunks(self._file.read(partial(_unlisted, last=last)), 1000):
+        for gone in _chunks(self._file.read(partial(_unlisted, last=last)), _LISTED):
             self._file.write(partial(rows.remove_versions, ids=gone))
 
     def _catalog(self, now: datetime, progress: Progress) -> None:
@@ -107,27 +108,26 @@ class Sync:
             if number := entry_number(found.key):
                 model = _model_of(found.key)
                 newest[model] = max((number, found.key), newest.get(model, (0, "")))
-        for chunk in _chunks(newest.values(), 1000):
+        for chunk in _chunks(newest.values(), _LISTED):
             self._bring(self._file.read(partial(_unknown, keys=[key for _, key in chunk])), now, progress)
 
     def _take(self, announced: Iterable[str], now: datetime, progress: Progress) -> None:
         """Read what is not known yet, of these objects and of those that were announced before and had not come."""
         waiting = self._file.read(rows.pending)
-        for chunk in _chunks(dict.fromkeys([*announced, *waiting]), 1000):
+        for chunk in _chunks(dict.fromkeys([*announced, *waiting]), _LISTED):
             unknown = self._file.read(partial(_unknown, keys=chunk))
             self._bring(unknown, now, progress)
             if came := set(waiting).intersection(chunk).difference(unknown):
                 self._file.write(partial(rows.remove_pending, keys=came))
 
     def _bring(self, keys: Sequence[str], now: datetime, progress: Progress) -> None:
-        for chunk in _chunks(keys, _CHUNK):
-            if len(chunk) == 1:
-                done = [self._load(chunk[0])]
-            else:
-                with ThreadPoolExecutor(min(_PARALLEL, len(chunk))) as pool:
-                    done = list(pool.map(self._load, chunk))
-            self._file.write(partial(_keep, done=done, now=now))
-            progress(len(chunk))
+        """Read objects, many at once, and keep those that have come while the others are on their way."""
+        if not keys:
+            return
+        with ThreadPoolExecutor(min(_PARALLEL, len(keys))) as pool:
+            for done in _chunks(pool.map(self._load, keys), _KEPT_AT_ONCE):
+                self._file.write(partial(_keep, done=done, now=now))
+                progress(len(done))
 
     def _load(self, key: str) -> _Read:
         try:
@@ -136,7 +136,7 @@ class Sync:
             model = _model_of(key)
             entry = Journal(self._store, f"catalog/{model}").entry(entry_number(key) or 0)
             return _Read(key, rows.model_of(model, entry))
-        except NotFound:
+        except (NotFound, InvalidInput):  # marks are only announcements, and may name anything
             return _Read(key)
         except IntegrityError as error:
             return _Read(key, problem=error.message)
@@ -153,14 +153,15 @@ def _keep(db: sqlite3.Connection, done: Sequence[_Read], now: datetime) -> None:
 
 def _unknown(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
     """Those keys of manifests and journals' entries whose objects the index does not hold, and nothing newer."""
-    manifests = {key: (made[0], str(made[1])) for key in keys if (made := _manifest_of(key))}
-    known = rows.known_versions(db, manifests.values())
-    unknown = [key for key, made in manifests.items() if made not in known]
+    manifests, unknown = {}, []
     for key in keys:
-        number = entry_number(key)
-        if number and key.startswith("catalog/") and (rows.entry_of(db, _model_of(key)) or (0,))[0] < number:
+        if key.startswith("versions/"):
+            name, _, version = key.removeprefix("versions/").removesuffix(".json").rpartition("/")
+            manifests[key] = name, version
+        elif (number := entry_number(key)) and number > (rows.entry_of(db, _model_of(key)) or (0,))[0]:
             unknown.append(key)
-    return unknown
+    known = rows.known_versions(db, manifests.values())
+    return unknown + [key for key, made in manifests.items() if made not in known]
 
 
 def _manifest_of(key: str) -> tuple[str, Version] | None:
