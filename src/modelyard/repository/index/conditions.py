@@ -63,6 +63,15 @@ class Sql:
     parameters: tuple[Any, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a list is sorted by: the value, the table to join for it, the beginning of ORDER BY."""
+
+    value: str = "NULL"
+    join: Sql = Sql("")
+    clause: str = ""
+
+
 def parse_condition(text: str) -> Condition:
     """Raises InvalidInput, with an example of what is understood."""
     if match := _CONDITION.fullmatch(text):
@@ -99,19 +108,20 @@ def where(condition: Condition) -> Sql:
     return _compared(COLUMNS[path], operator, texts) if path in COLUMNS else _having(condition)
 
 
-def ordering(key: str) -> tuple[Sql, str]:
-    """A joined table `s` with a `value` to order by, and the ORDER BY clause; `-key` begins with the highest.
+def ordering(key: str) -> Order:
+    """By a path, `-path` for the highest first; versions that have no such value come last, either way.
 
-    Raises InvalidInput. Versions that have no such value come last, either way.
+    Raises InvalidInput.
     """
     path, down = key.removeprefix("-"), key.startswith("-")
-    if not path or not path.isprintable():
+    if not path or not path.isprintable() or path == "tag":
         raise InvalidInput(f"can't sort by {key!r}", remedy="name a path, such as metrics.f1, or -metrics.f1")
     direction, pick = ("DESC", "max") if down else ("ASC", "min")
     if path in COLUMNS:
-        return Sql(""), f"{COLUMNS[path]} {direction}"
+        return Order(clause=f"{COLUMNS[path]} {direction}, ")
     values = f"SELECT version, {pick}(value) AS value FROM facts WHERE path = {_PATH} GROUP BY version"
-    return Sql(f"LEFT JOIN ({values}) s ON s.version = v.id", (path_of(path),)), f"s.value IS NULL, s.value {direction}"
+    join = Sql(f"LEFT JOIN ({values}) s ON s.version = v.id", (path_of(path),))
+    return Order("s.value", join, f"s.value IS NULL, s.value {direction}, ")
 
 
 _PATH = "(SELECT id FROM paths WHERE path = ?)"

@@ -82,6 +82,11 @@ class Index:
 
         return self._again(ask)
 
+    def absent(self, where: Sequence[str]) -> list[str]:
+        """Those paths of conditions that no version had at the last refresh: misspelt, perhaps."""
+        conditions = [parse_condition(each) for each in where]
+        return self._again(lambda: self._file.read(partial(search.absent, conditions=conditions)))
+
     def problems(self) -> dict[str, str]:
         """Objects of the catalog that can't be read, with the reason, as of the last refresh."""
         return self._again(lambda: self._file.read(rows.problems))

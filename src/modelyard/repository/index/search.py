@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from modelyard.refs import Digest, Version
-from modelyard.repository.index.conditions import Condition, Sql, ordering, where
+from modelyard.repository.index.conditions import COLUMNS, Condition, Order, Sql, ordering, where
+from modelyard.repository.index.facts import Scalar, path_of
 from modelyard.repository.index.rows import CURRENT, GONE, YANKED
 
 Deployed = Mapping[str, Mapping[str, str]]
@@ -22,7 +23,10 @@ Deployed = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One version in a list. `size` in bytes; `model` and `metadata` are there if they were asked for."""
+    """One version in a list. `size` in bytes; `sorted_by` is the value that the list is sorted by, if it is.
+
+    `model` and `metadata` are there if they were asked for.
+    """
 
     name: str
     version: Version
@@ -33,6 +37,7 @@ class Found:
     created_by: str
     tags: tuple[str, ...] = ()
     yanked: bool = False
+    sorted_by: Scalar | None = None
     model: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -66,7 +71,7 @@ def search(db: sqlite3.Connection, query: Query, deployed: Deployed) -> list[Fou
     rows = db.execute(statement.text, statement.parameters).fetchall()
     tags = _tags(db, [row[0] for row in rows])
     found = []
-    for id_, name, version, digest, task, size, created, created_by, standing, latest, data in rows:
+    for id_, name, version, digest, task, size, created, created_by, standing, latest, value, data in rows:
         mine = {*tags.get(id_, ()), *(tag for tag, pins in deployed.items() if pins.get(name) == version)}
         document = json.loads(zlib.decompress(data)) if data else {}
         found.append(
@@ -75,6 +80,7 @@ def search(db: sqlite3.Connection, query: Query, deployed: Deployed) -> list[Fou
                 created_by,
                 tags=tuple(sorted(mine | ({"latest"} if latest else set()))),
                 yanked=standing == YANKED,
+                sorted_by=value,
                 model={key: value for key, value in document.get("model", {}).items() if value is not None},
                 metadata=document.get("metadata", {}),
             )
@@ -82,9 +88,15 @@ def search(db: sqlite3.Connection, query: Query, deployed: Deployed) -> list[Fou
     return found
 
 
+def absent(db: sqlite3.Connection, conditions: Sequence[Condition]) -> list[str]:
+    """Those paths of conditions that no version has."""
+    known = {path for (path,) in db.execute("SELECT path FROM paths")} | {*COLUMNS, "tag"}
+    return [each.path for each in conditions if not known.intersection((each.path, path_of(each.path)))]
+
+
 def _statement(query: Query, deployed: Deployed) -> Sql:
     pins = [[tag, name, version] for tag, mine in deployed.items() for name, version in mine.items()]
-    join, order = ordering(query.sort) if query.sort else (Sql(""), "")
+    order = ordering(query.sort) if query.sort else Order()
     tests = [where(each) for each in query.where]
     tests.append(Sql("v.standing IN (?, ?)", (CURRENT, YANKED if query.yanked else CURRENT)))
     if query.name:
@@ -99,15 +111,16 @@ def _statement(query: Query, deployed: Deployed) -> Sql:
             UNION ALL SELECT d.id, json_extract(p.value, '$[0]') FROM json_each(?) p JOIN versions d
                 ON d.name = json_extract(p.value, '$[1]') AND d.version = json_extract(p.value, '$[2]')
         )
-        SELECT v.id, v.name, v.version, v.digest, v.task, v.size, v.created, v.created_by, v.standing, v.latest, {data}
-        FROM versions v {join.text}
+        SELECT v.id, v.name, v.version, v.digest, v.task, v.size, v.created, v.created_by, v.standing, v.latest,
+            {order.value}, {data}
+        FROM versions v {order.join.text}
         WHERE {" AND ".join(test.text for test in tests)}
-        ORDER BY {order + ", " if order else ""}v.name, v.place
+        ORDER BY {order.clause}v.name, v.place
         LIMIT ?
     """
     limit = -1 if query.limit is None else query.limit
     parameters = (parameter for test in tests for parameter in test.parameters)
-    return Sql(text, (json.dumps(pins), *join.parameters, *parameters, limit))
+    return Sql(text, (json.dumps(pins), *order.join.parameters, *parameters, limit))
 
 
 def _tags(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, list[str]]:
