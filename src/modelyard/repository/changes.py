@@ -50,8 +50,8 @@ class Mark:
 def mark(store: Store, about: str, *, now: datetime | None = None) -> None:
     """Say that the object `about` is going to be created now. Raises StoreError; then it must not be created."""
     head = _head(now or datetime.now(UTC))
-    name = f"{head}-{uuid.uuid4().hex[:8]},{about.replace('/', ',')}.json"
-    if "," in about or len(name.rpartition("/")[2].encode()) > _LONGEST:
+    name = f"{head}-{uuid.uuid4().hex[:8]},{about.replace('/', ',')}"
+    if "," in about or not about.endswith(".json") or len(name.rpartition("/")[2].encode()) > _LONGEST:
         name = f"{name.partition(',')[0]}.json"
     store.put(f"{PREFIX}/{name}", to_json({"about": about}, what="a mark"))
 
@@ -64,7 +64,7 @@ def since(store: Store, oldest: datetime | None) -> Iterator[Mark]:
             return
         if match := _KEY.fullmatch(found.key):
             written = datetime.fromtimestamp((_LAST - int(match[1])) / 1000, UTC)
-            about = match[2].replace(",", "/") if match[2] else _about(store, found.key)
+            about = match[2].replace(",", "/") + ".json" if match[2] else _about(store, found.key)
             yield Mark(found.key, about, written, found.modified)
 
 
@@ -78,7 +78,7 @@ def removable(store: Store, *, now: datetime | None = None) -> list[str]:
 
 def newest_of(marks: list[Mark]) -> Mark | None:
     """The last one that was stored, by the store's clock."""
-    return max(marks, key=lambda each: (each.modified, each.key), default=None)
+    return max(marks, key=lambda each: (each.modified, each.written), default=None)
 
 
 def _newest_first(store: Store, last: str) -> Iterator[Object]:

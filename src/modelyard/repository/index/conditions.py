@@ -65,11 +65,14 @@ class Sql:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a list is sorted by: the value, the table to join for it, the beginning of ORDER BY."""
+    """What the rows `matching` are sorted by: the value, the table to join for it, the beginning of ORDER BY."""
 
     value: str = "NULL"
     join: Sql = Sql("")
     clause: str = ""
+
+
+NO_ORDER = Order()
 
 
 def parse_condition(text: str) -> Condition:
@@ -119,7 +122,8 @@ def ordering(key: str) -> Order:
     direction, pick = ("DESC", "max") if down else ("ASC", "min")
     if path in COLUMNS:
         return Order(clause=f"{COLUMNS[path]} {direction}, ")
-    values = f"SELECT version, {pick}(value) AS value FROM facts WHERE path = {_PATH} GROUP BY version"
+    mine = f"path = {_PATH} AND version IN (SELECT id FROM matching)"
+    values = f"SELECT version, {pick}(value) AS value FROM facts WHERE {mine} GROUP BY version"
     join = Sql(f"LEFT JOIN ({values}) s ON s.version = v.id", (path_of(path),))
     return Order("s.value", join, f"s.value IS NULL, s.value {direction}, ")
 

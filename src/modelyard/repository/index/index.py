@@ -16,12 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from modelyard.errors import IntegrityError, NotFound
+from modelyard.errors import IntegrityError, NotFound, StoreError
 from modelyard.refs import Version
 from modelyard.repository.environments import NAMES as ENVIRONMENTS
 from modelyard.repository.environments import Environment
 from modelyard.repository.index import rows, search
-from modelyard.repository.index.conditions import parse_condition
+from modelyard.repository.index.conditions import NO_ORDER, ordering, parse_condition
 from modelyard.repository.index.file import IndexFile, Rebuilt
 from modelyard.repository.index.rows import Model
 from modelyard.repository.index.search import Found, Query
@@ -30,6 +30,8 @@ from modelyard.repository.manifest import ModelVersion
 from modelyard.repository.registration import read_manifest
 from modelyard.store import Entry, Journal, Store
 from modelyard.store.transfer import Progress, no_progress
+
+_ATTEMPTS = 10
 
 _Result = TypeVar("_Result")
 
@@ -53,7 +55,7 @@ class Index:
 
         def ask() -> list[str]:
             self.refresh(progress=progress)
-            return self._file.read(search.names)
+            return self._file.read(partial(_complete, ask=search.names))
 
         return self._again(ask)
 
@@ -71,14 +73,16 @@ class Index:
     ) -> list[Found]:
         """Versions that meet all conditions; see `Query` and `conditions`. Raises InvalidInput, StoreError.
 
-        `details` adds what inspection found and the caller's metadata.
+        `sort` is a path, with a `-` before it for the highest first; versions without such a value come last. `details`
+        adds what inspection found and the caller's metadata.
         """
-        conditions = tuple(map(parse_condition, where))
-        query = Query(conditions, name, latest, yanked, sort, limit, details)
+        order = ordering(sort) if sort else NO_ORDER
+        query = Query(tuple(map(parse_condition, where)), name, latest, yanked, order, limit, details)
 
         def ask() -> list[Found]:
             self.refresh(progress=progress)
-            return self._file.read(partial(search.search, query=query, deployed=self._deployed()))
+            answer = partial(search.search, query=query, deployed=self._deployed())
+            return self._file.read(partial(_complete, ask=answer))
 
         return self._again(ask)
 
@@ -141,11 +145,23 @@ class Index:
 
     @staticmethod
     def _again(work: Callable[[], _Result]) -> _Result:
-        """Once more, if the file was damaged."""
-        try:
-            return work()
-        except Rebuilt:
-            return work()
+        """Once more, if the file was damaged or another process has begun anew."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return work()
+            except Rebuilt:
+                continue
+        raise StoreError(
+            "the index of the catalog is made anew again and again",
+            remedy="see whether other processes look at another store under the same address",
+        )
+
+
+def _complete(db: sqlite3.Connection, ask: Callable[[sqlite3.Connection], _Result]) -> _Result:
+    """An answer from a whole index; raises Rebuilt if another process has begun anew since the last refresh."""
+    if rows.position_of(db).full_at is None:
+        raise Rebuilt
+    return ask(db)
 
 
 def _keep(db: sqlite3.Connection, model: Model, version: ModelVersion) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
@@ -37,11 +38,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far the index has come: the newest mark it has seen, where its next look must begin, its last full sync."""
+    """How far the index has come.
+
+    `anchor` is the newest mark that was seen, `horizon` where the next look must begin, `full_at` the last full sync;
+    without it the index is not complete. `epoch` is another whenever everything was forgotten.
+    """
 
     anchor: str | None = None
     horizon: datetime | None = None
     full_at: datetime | None = None
+    epoch: str = ""
 
 
 _record = TypeAdapter(Record)
@@ -101,16 +107,19 @@ def remove_versions(db: sqlite3.Connection, ids: Sequence[int]) -> None:
     _judge(db, models)
 
 
-def clear(db: sqlite3.Connection) -> None:
-    """Forget everything: the store is not the one that it was."""
-    for table in ("facts", "tags", "manifests", "versions", "models", "pending", "paths", "meta"):
+def clear(db: sqlite3.Connection, position: Position | None = None) -> str:
+    """Forget everything, as the store is not the one that it was; returns the new epoch."""
+    for table in ("facts", "tags", "manifests", "versions", "models", "pending", "paths"):
         db.execute(f"DELETE FROM {table}")
+    epoch = uuid.uuid4().hex
+    put_position(db, replace(position or Position(), epoch=epoch))
+    return epoch
 
 
-def position(db: sqlite3.Connection) -> Position:
+def position_of(db: sqlite3.Connection) -> Position:
     values = dict(db.execute("SELECT key, value FROM meta").fetchall())
-    moments = {key: datetime.fromisoformat(value) for key, value in values.items() if key != "anchor"}
-    return Position(values.get("anchor"), moments.get("horizon"), moments.get("full_at"))
+    moments = {key: datetime.fromisoformat(values[key]) for key in ("horizon", "full_at") if key in values}
+    return Position(values.get("anchor"), moments.get("horizon"), moments.get("full_at"), values.get("epoch", ""))
 
 
 def put_position(db: sqlite3.Connection, now: Position) -> None:
@@ -118,6 +127,7 @@ def put_position(db: sqlite3.Connection, now: Position) -> None:
         "anchor": now.anchor,
         "horizon": now.horizon and now.horizon.isoformat(),
         "full_at": now.full_at and now.full_at.isoformat(),
+        "epoch": now.epoch,
     }
     db.execute("DELETE FROM meta")
     db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, value) for key, value in values.items() if value])
@@ -126,7 +136,7 @@ def put_position(db: sqlite3.Connection, now: Position) -> None:
 def known_versions(db: sqlite3.Connection, wanted: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Of these names and versions, those that are here."""
     rows = db.execute(
-        "SELECT name, version FROM json_each(?) w JOIN versions"
+        "SELECT name, version FROM json_each(?) w CROSS JOIN versions"  # which keeps this order
         " ON name = json_extract(w.value, '$[0]') AND version = json_extract(w.value, '$[1]')",
         (json.dumps([list(each) for each in wanted]),),
     )

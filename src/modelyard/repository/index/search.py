@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from modelyard.refs import Digest, Version
-from modelyard.repository.index.conditions import COLUMNS, Condition, Order, Sql, ordering, where
+from modelyard.repository.index.conditions import COLUMNS, NO_ORDER, Condition, Order, Sql, where
 from modelyard.repository.index.facts import Scalar, path_of
 from modelyard.repository.index.rows import CURRENT, GONE, YANKED
 
@@ -46,15 +46,14 @@ class Found:
 class Query:
     """What is wanted: every version that meets all conditions, or only each model's highest release.
 
-    `sort` is a path, with a `-` before it for the highest first; without it, by name and version. Yanked versions are
-    left out unless asked for, deleted ones always.
+    Without an order they come by name and version. Yanked versions are left out unless asked for, deleted ones always.
     """
 
     where: tuple[Condition, ...] = ()
     name: str | None = None
     latest: bool = False
     yanked: bool = False
-    sort: str | None = None
+    order: Order = NO_ORDER
     limit: int | None = None
     details: bool = False
 
@@ -66,7 +65,7 @@ def names(db: sqlite3.Connection) -> list[str]:
 
 
 def search(db: sqlite3.Connection, query: Query, deployed: Deployed) -> list[Found]:
-    """`deployed` maps the tag of each environment to name → version. Raises InvalidInput."""
+    """`deployed` maps the tag of each environment to name → version."""
     statement = _statement(query, deployed)
     rows = db.execute(statement.text, statement.parameters).fetchall()
     tags = _tags(db, [row[0] for row in rows])
@@ -96,7 +95,7 @@ def absent(db: sqlite3.Connection, conditions: Sequence[Condition]) -> list[str]
 
 def _statement(query: Query, deployed: Deployed) -> Sql:
     pins = [[tag, name, version] for tag, mine in deployed.items() for name, version in mine.items()]
-    order = ordering(query.sort) if query.sort else Order()
+    order = query.order
     tests = [where(each) for each in query.where]
     tests.append(Sql("v.standing IN (?, ?)", (CURRENT, YANKED if query.yanked else CURRENT)))
     if query.name:
@@ -108,19 +107,21 @@ def _statement(query: Query, deployed: Deployed) -> Sql:
         WITH every_tag(version, tag) AS (
             SELECT version, tag FROM tags
             UNION ALL SELECT id, 'latest' FROM versions WHERE latest
-            UNION ALL SELECT d.id, json_extract(p.value, '$[0]') FROM json_each(?) p JOIN versions d
+            UNION ALL SELECT d.id, json_extract(p.value, '$[0]') FROM json_each(?) p CROSS JOIN versions d
                 ON d.name = json_extract(p.value, '$[1]') AND d.version = json_extract(p.value, '$[2]')
+        ),
+        matching(id) AS MATERIALIZED (
+            SELECT v.id FROM versions v WHERE {" AND ".join(test.text for test in tests)}
         )
         SELECT v.id, v.name, v.version, v.digest, v.task, v.size, v.created, v.created_by, v.standing, v.latest,
             {order.value}, {data}
-        FROM versions v {order.join.text}
-        WHERE {" AND ".join(test.text for test in tests)}
+        FROM matching CROSS JOIN versions v ON v.id = matching.id {order.join.text}
         ORDER BY {order.clause}v.name, v.place
         LIMIT ?
     """
     limit = -1 if query.limit is None else query.limit
     parameters = (parameter for test in tests for parameter in test.parameters)
-    return Sql(text, (json.dumps(pins), *order.join.parameters, *parameters, limit))
+    return Sql(text, (json.dumps(pins), *parameters, *order.join.parameters, limit))
 
 
 def _tags(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, list[str]]:

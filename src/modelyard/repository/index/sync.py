@@ -7,9 +7,9 @@ The newest mark seen (the anchor) must be there again: if not, the store is anot
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -20,7 +20,7 @@ from modelyard.refs import Version, parse_name
 from modelyard.repository import changes
 from modelyard.repository.changes import Mark
 from modelyard.repository.index import rows
-from modelyard.repository.index.file import IndexFile
+from modelyard.repository.index.file import IndexFile, Rebuilt
 from modelyard.repository.index.rows import Model, Position
 from modelyard.repository.manifest import ModelVersion
 from modelyard.repository.registration import read_manifest
@@ -53,11 +53,16 @@ class Sync:
     def __init__(self, store: Store, file: IndexFile) -> None:
         self._store = store
         self._file = file
+        self._epoch = ""
 
     def run(self, *, progress: Progress, now: datetime | None = None) -> None:
-        """`progress` takes the number of objects read since its last call. Raises StoreError."""
+        """`progress` takes the number of objects read since its last call.
+
+        Raises StoreError, and Rebuilt when another process has begun anew meanwhile.
+        """
         now = now or datetime.now(UTC)
-        before = self._file.read(rows.position)
+        before = self._file.read(rows.position_of)
+        self._epoch = before.epoch
         if before.full_at is None or not timedelta() <= now - before.full_at < FULL_EVERY:
             self._full(before, now, progress)
             return
@@ -66,7 +71,7 @@ class Sync:
             self._full(before, now, progress)
             return
         self._take((mark.about for mark in marks), now, progress)
-        self._finish(marks, before, before.full_at)
+        self._finish(_after(marks, before.full_at), before)
 
     def _full(self, before: Position, now: datetime, progress: Progress) -> None:
         """List everything and read what is not known; forget what is gone, and all of it if the store is another."""
@@ -75,32 +80,41 @@ class Sync:
             oldest = marks[0].horizon - PATIENCE
             marks = list(changes.since(self._store, min(oldest, before.horizon or oldest)))
         if before.anchor not in _keys(marks):
-            self._file.write(rows.clear)
+            self._epoch = self._write(partial(rows.clear, position=_after(marks, None)))
         self._manifests(now, progress)
         self._catalog(now, progress)
         self._take((mark.about for mark in marks), now, progress)
-        self._finish(marks, before, now)
+        self._finish(_after(marks, now), before)
 
     def _first_mark(self) -> list[Mark]:
         return list(islice(changes.since(self._store, None), 1))
 
-    def _finish(self, marks: list[Mark], before: Position, full_at: datetime) -> None:
+    def _finish(self, after: Position, before: Position) -> None:
         """Only when everything that the marks announce is taken in or pending: a killed run is simply done again."""
-        newest = changes.newest_of(marks)
-        after = Position(newest.key if newest else None, newest.horizon if newest else None, full_at)
+        after = replace(after, epoch=self._epoch)
         if after != before:
-            self._file.write(partial(rows.put_position, now=after))
+            self._write(partial(rows.put_position, now=after))
+
+    def _write(self, work: Callable[[sqlite3.Connection], _Item]) -> _Item:
+        """Only into what this run began with: another process may have found another store, or damage, meanwhile."""
+
+        def checked(db: sqlite3.Connection) -> _Item:
+            if rows.position_of(db).epoch != self._epoch:
+                raise Rebuilt
+            return work(db)
+
+        return self._file.write(checked)
 
     def _manifests(self, now: datetime, progress: Progress) -> None:
-        last = self._file.write(_begin_listing)
+        last = self._write(_begin_listing)
         listed = (made for found in self._store.objects("versions") if (made := _manifest_of(found.key)))
         for chunk in _chunks(listed, _LISTED):
             names = [(name, str(version)) for name, version in chunk]
-            self._file.write(partial(_list, names=names))
+            self._write(partial(_list, names=names))
             known = self._file.read(partial(rows.known_versions, wanted=names))
             self._bring([f"versions/{n}/{v}.json" for n, v in names if (n, v) not in known], now, progress)
         for gone in _chunks(self._file.read(partial(_unlisted, last=last)), _LISTED):
-            self._file.write(partial(rows.remove_versions, ids=gone))
+            self._write(partial(rows.remove_versions, ids=gone))
 
     def _catalog(self, now: datetime, progress: Progress) -> None:
         newest: dict[str, tuple[int, str]] = {}
@@ -118,7 +132,7 @@ class Sync:
             unknown = self._file.read(partial(_unknown, keys=chunk))
             self._bring(unknown, now, progress)
             if came := set(waiting).intersection(chunk).difference(unknown):
-                self._file.write(partial(rows.remove_pending, keys=came))
+                self._write(partial(rows.remove_pending, keys=came))
 
     def _bring(self, keys: Sequence[str], now: datetime, progress: Progress) -> None:
         """Read objects, many at once, and keep those that have come while the others are on their way."""
@@ -126,7 +140,7 @@ class Sync:
             return
         with ThreadPoolExecutor(min(_PARALLEL, len(keys))) as pool:
             for done in _chunks(pool.map(self._load, keys), _KEPT_AT_ONCE):
-                self._file.write(partial(_keep, done=done, now=now))
+                self._write(partial(_keep, done=done, now=now))
                 progress(len(done))
 
     def _load(self, key: str) -> _Read:
@@ -180,6 +194,12 @@ def _manifest_of(key: str) -> tuple[str, Version] | None:
 def _model_of(key: str) -> str:
     """The model whose journal has this entry."""
     return key.removeprefix("catalog/").rpartition("/")[0]
+
+
+def _after(marks: list[Mark], full_at: datetime | None) -> Position:
+    """The position once these marks, and all before them, are taken in."""
+    newest = changes.newest_of(marks)
+    return Position(newest.key if newest else None, newest.horizon if newest else None, full_at)
 
 
 def _keys(marks: Iterable[Mark]) -> set[str | None]:
