@@ -1,15 +1,12 @@
 """A catalog of many models: resolving a tag, names, a filtered search, the first sync, on a folder and on an S3 server.
 
-The bucket is written directly, as registering leaves it: manifests, journals of the catalog, marks of the last changes.
-With `--mlflow PYTHON` (an environment that holds MLflow) the same models, versions, metrics and parameters are put into
-MLflow's registry on SQLite, and it is asked the same question.
+The bucket is written directly, as registering leaves it: manifests, journals of the catalog, a page of change marks.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -29,32 +26,41 @@ from modelyard.refs import Version
 from modelyard.repository import changes
 from modelyard.repository.index import Index
 from modelyard.repository.manifest import Artifact, ModelInfo, ModelVersion, content_digest
-from modelyard.store import S3, Entry, Journal, LocalDisk, Store
+from modelyard.settings import load_settings
+from modelyard.store import Entry, Journal, LocalDisk, Store, open_store
 from modelyard.store.documents import to_json
+from modelyard.yard import Yard
 from transfer import BUCKET, seaweedfs
 
 WHERE = ("task=text-classification", "metrics.f1>=0.9")
 TAG = "stable"
-PEER = Path(__file__).with_name("mlflow_peer.py")
+RESOLVED = 200  # models
+
 _TASKS = ("text-classification", "text-generation", "feature-extraction", "image-classification", "fill-mask")
 _MARKED = 1000  # a whole page of marks, as in a bucket where much happens
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A store that another process can open too."""
+    """A store that other processes can open too, and where its index is kept."""
 
-    kind: str
-    where: str
+    store: str
+    cache: str
     endpoint: str | None = None
 
-    def open(self) -> Store:
-        return S3(BUCKET, self.where, endpoint_url=self.endpoint) if self.endpoint else LocalDisk(self.where)
+    def yard(self) -> Yard:
+        settings = load_settings(store=self.store, cache=self.cache, s3_endpoint_url=self.endpoint)
+        return Yard(settings, open_store(self.store, endpoint_url=self.endpoint))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        endpoint = {"MODELYARD_S3_ENDPOINT_URL": self.endpoint} if self.endpoint else {}
+        return os.environ | {"MODELYARD_STORE": self.store, "MODELYARD_CACHE": self.cache} | endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Times in milliseconds, the first sync in seconds; how many requests a resolution takes."""
+    """What one store gave; times in milliseconds but for the first sync's, in seconds."""
 
     first_sync_s: float
     megabytes: float
@@ -62,9 +68,9 @@ class Figures:
     requests: int
     names: float
     search: float
-    found: int
     fresh: float
     command: float
+    found: int
 
 
 def main() -> None:
@@ -72,22 +78,20 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=10_000)
     parser.add_argument("--versions", type=int, default=10, help="of each model")
     parser.add_argument("--stores", nargs="+", choices=("disk", "s3"), default=["disk", "s3"])
-    parser.add_argument("--mlflow", metavar="PYTHON", help="the interpreter of an environment with MLflow")
     given = parser.parse_args()
     figures = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
         for kind in given.stores:
-            place = Place("disk", str(folder / "store"))
+            place = Place(LocalDisk(folder / "store").url, str(folder / kind))
             if kind == "s3":
-                place = Place("s3", uuid.uuid4().hex, stack.enter_context(seaweedfs(folder)))
+                endpoint = stack.enter_context(seaweedfs(folder))
+                place = Place(f"s3://{BUCKET}/{uuid.uuid4().hex}", str(folder / kind), endpoint)
             began = time.perf_counter()
-            fill(place.open(), given.models, given.versions)
+            fill(place.yard().store, given.models, given.versions)
             print(f"{kind}: filled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-            figures[kind] = measure(place, folder / f"index-{kind}", given.models, given.rounds)
+            figures[kind] = measure(place, given.models, given.rounds)
     report(figures, given.models, given.versions)
-    if given.mlflow:
-        ask_mlflow(given.mlflow, given.models, given.versions)
 
 
 def fill(store: Store, models: int, versions: int) -> None:
@@ -118,7 +122,7 @@ def put_model(store: Store, number: int, versions: int, *, marked: bool) -> None
 
 def model_versions(number: int, versions: int) -> Iterator[ModelVersion]:
     """The versions of the model with this number; always the same ones."""
-    chance = random.Random(number)  # noqa: S311 - nothing secret
+    chance = random.Random(number)
     name, task = f"team-{number % 50}/model-{number:05d}", chance.choice(_TASKS)
     for minor in range(versions):
         version = Version(1, minor, 0)
@@ -144,54 +148,39 @@ def model_versions(number: int, versions: int) -> Iterator[ModelVersion]:
         )
 
 
-def measure(place: Place, folder: Path, models: int, rounds: int) -> Figures:
-    store = place.open()
-    index = Index(store, folder)
+def measure(place: Place, models: int, rounds: int) -> Figures:
+    yard = place.yard()
+    index = yard.index
     began = time.perf_counter()
     index.refresh()
     first_sync = time.perf_counter() - began
-    megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    resolved, requests = resolving(store, index, random.Random(1).sample(range(models), min(models, 200)))  # noqa: S311
-    with own_process() as pool:
-        fresh = [pool.submit(ask, place, folder).result() for _ in range(1)]
-    for _ in range(rounds - 1):
-        with own_process() as pool:
-            fresh.append(pool.submit(ask, place, folder).result())
-    found = len(index.search(WHERE))
+    chosen = random.Random(1).sample(range(models), min(models, RESOLVED))
+    names = [next(model_versions(number, 1)).name for number in chosen]
     return Figures(
         first_sync_s=first_sync,
-        megabytes=megabytes,
-        resolve=resolved,
-        requests=requests,
-        names=median_ms(index.names, rounds),
-        search=median_ms(lambda: index.search(WHERE), rounds),
-        found=found,
-        fresh=statistics.median(fresh),
-        command=0,
+        megabytes=sum(path.stat().st_size for path in Path(place.cache).rglob("*.sqlite*")) / 1e6,
+        resolve=statistics.median(milliseconds(lambda each=name: resolve(yard.store, index, each)) for name in names),  # type: ignore[misc]
+        requests=count_requests(lambda: resolve(yard.store, index, names[0])),
+        names=statistics.median(milliseconds(index.names) for _ in range(rounds)),
+        search=statistics.median(milliseconds(lambda: index.search(WHERE)) for _ in range(rounds)),
+        fresh=statistics.median(in_fresh_process(place) for _ in range(rounds)),
+        command=statistics.median(milliseconds(lambda: run_command(place)) for _ in range(rounds)),
+        found=len(index.search(WHERE)),
     )
 
 
-def resolving(store: Store, index: Index, numbers: list[int]) -> tuple[float, int]:
-    """The median time of resolving a tag, and its requests."""
-    names = [next(model_versions(number, 1)).name for number in numbers]
-
-    def resolve(name: str) -> None:
-        entry = Journal(store, f"catalog/{name}").read()
-        assert entry
-        version = Version.parse(entry.state["tags"][TAG].partition("@")[0])
-        assert index.manifest(name, version, entry)
-
-    times = []
-    for name in names:
-        began = time.perf_counter()
-        resolve(name)
-        times.append((time.perf_counter() - began) * 1000)
-    return statistics.median(times), count_requests(lambda: resolve(names[0]))
+def resolve(store: Store, index: Index, name: str) -> ModelVersion:
+    """What a tag means: the newest entry of the model's journal, then the manifest."""
+    entry = Journal(store, f"catalog/{name}").read()
+    assert entry
+    found = index.manifest(name, Version.parse(entry.state["tags"][TAG].partition("@")[0]), entry)
+    assert found
+    return found
 
 
-def count_requests(work: Callable[[], None]) -> int:
+def count_requests(work: Callable[[], object]) -> int:
     """How many operations of the store it takes."""
-    count, originals = 0, {name: getattr(Store, name) for name in ("get", "objects", "stream", "list_directories")}
+    count, originals = 0, {name: getattr(Store, name) for name in ("get", "names", "objects", "list_directories")}
 
     def counting(original: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any) -> Any:
@@ -211,25 +200,44 @@ def count_requests(work: Callable[[], None]) -> int:
     return count
 
 
-def ask(place: Place, folder: Path) -> float:
-    """In a process of its own: from opening the index to the answer, milliseconds."""
-    store = place.open()
+def in_fresh_process(place: Place) -> float:
+    with own_process() as pool:
+        return pool.submit(ask, place).result()
+
+
+def ask(place: Place) -> float:
+    """In a process of its own: from opening the store and the index to the answer."""
+    yard = place.yard()
+    return milliseconds(lambda: yard.index.search(WHERE))
+
+
+def run_command(place: Place) -> None:
+    """The whole of `modelyard ls`, with Python's start and all imports."""
+    command = [sys.executable, "-m", "modelyard", "ls", *(each for where in WHERE for each in ("--where", where))]
+    subprocess.run(command, env=place.environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def milliseconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
-    Index(store, folder).search(WHERE)
+    work()
     return (time.perf_counter() - began) * 1000
 
 
-def median_ms(work: Callable[[], object], rounds: int) -> float:
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        times.append((time.perf_counter() - began) * 1000)
-    return statistics.median(times)
-
-
 def report(figures: dict[str, Figures], models: int, versions: int) -> None:
-    print(json.dumps({kind: asdict(each) for kind, each in figures.items()}, indent=1))
+    rows: dict[str, Callable[[Figures], str]] = {
+        "first sync, s": lambda f: f"{f.first_sync_s:.0f}",
+        "index, MB": lambda f: f"{f.megabytes:.0f}",
+        f"resolve a tag, ms (median of {RESOLVED})": lambda f: f"{f.resolve:.1f}",
+        "requests of it": lambda f: str(f.requests),
+        "all names, ms": lambda f: f"{f.names:.0f}",
+        "search, ms": lambda f: f"{f.search:.0f}",
+        "search in a fresh process, ms": lambda f: f"{f.fresh:.0f}",
+        "the whole command, ms": lambda f: f"{f.command:.0f}",
+        "versions found": lambda f: str(f.found),
+    }
+    title = f"Catalog: {models:,} models, {versions} versions each; searched for {' and '.join(WHERE)}"
+    table = [[name, *(cell(each) for each in figures.values())] for name, cell in rows.items()]
+    print_table(title, ["", *figures], table)
 
 
 if __name__ == "__main__":
