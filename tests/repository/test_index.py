@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +11,15 @@ import pytest
 
 from modelyard.errors import IntegrityError, InvalidInput, StoreError
 from modelyard.refs import Version
-from modelyard.repository import Deployment, Environment, ModelInfo, ModelRepository, ModelVersion, Pin, changes
-from modelyard.repository.index import Index, search
-from modelyard.repository.index.file import IndexFile
+from modelyard.repository import Deployment, Environment, ModelRepository, Pin, changes
+from modelyard.repository.index import Index, rows, search
+from modelyard.repository.index.file import IndexFile, Rebuilt
 from modelyard.repository.index.sync import Sync
-from modelyard.repository.manifest import Artifact, content_digest
-from modelyard.store import Entry, Journal, LocalDisk, Memory, Store
+from modelyard.repository.manifest import content_digest
+from modelyard.store import LocalDisk, Memory, Store
 from modelyard.store.transfer import no_progress
+
+from .catalogs import commit, key_of, record, refs, version
 
 Requests = list[tuple[str, str]]
 
@@ -34,46 +29,6 @@ DAY = timedelta(days=1)
 @pytest.fixture
 def index(store: Store, tmp_path: Path) -> Index:
     return Index(store, tmp_path / "index")
-
-
-def version(name: str, number: str, *, info: ModelInfo | None = None, **metadata: Any) -> ModelVersion:
-    created = datetime(2026, 11, 24, tzinfo=UTC)
-    new = ModelVersion(
-        id=f"{abs(hash((name, number, str(metadata)))) % 16**16:016x}",
-        name=name,
-        version=Version.parse(number),
-        digest=content_digest(()),
-        files=(),
-        created_at=created,
-        created_by="tester",
-        model=info or ModelInfo(task="fill-mask"),
-        metadata=metadata,
-    )
-    files = (Artifact("a.bin", f"models/{name}/{number}/{new.attempt}/a.bin", 10, f"{len(str(metadata)):064x}"),)
-    return replace(new, files=files, digest=content_digest(files))
-
-
-def key_of(new: ModelVersion) -> str:
-    return f"versions/{new.name}/{new.version}.json"
-
-
-def commit(store: Store, name: str, number: str, **fields: Any) -> ModelVersion:
-    """As a writer does: the mark, then the manifest."""
-    new = version(name, number, **fields)
-    changes.mark(store, key_of(new))
-    store.put(key_of(new), new.to_json())
-    return new
-
-
-def record(store: Store, name: str, **changed: Any) -> Entry:
-    journal = Journal(store, f"catalog/{name.lower()}", announce=partial(changes.mark, store))
-    entry = journal.update(lambda state: {"name": name, "tags": {}} | state | changed, by="me", why="")
-    assert entry
-    return entry
-
-
-def refs(index: Index, *where: str, **options: Any) -> list[str]:
-    return [f"{found.name}:{found.version}" for found in index.search(where, **options)]
 
 
 def test_what_others_register_is_seen(store: Store, index: Index) -> None:
@@ -306,68 +261,6 @@ def test_a_manifest_of_another_store_is_not_given(entries: int, tmp_path: Path) 
     assert index.manifest("m", old.version, entry) == new
 
 
-def test_memory_is_indexed_in_memory(tmp_path: Path) -> None:
-    one, other = Memory(), Memory()
-    commit(one, "a", "v1.0.0")
-    assert Index(one, tmp_path / "index").names() == ["a"]
-    assert Index(other, tmp_path / "index").names() == []
-    assert not (tmp_path / "index").exists()
-
-
-def test_a_folder_that_can_t_be_written_is_done_without(tmp_path: Path) -> None:
-    store = LocalDisk(tmp_path / "store")
-    commit(store, "a", "v1.0.0")
-    (tmp_path / "file").write_bytes(b"")
-    assert Index(store, tmp_path / "file" / "index").names() == ["a"]
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "not a database": lambda path: path.write_bytes(b"nonsense" * 1000),
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "overwritten inside": lambda path: path.write_bytes(path.read_bytes()[:5000] + b"\xff" * 60000),
-    "other tables": lambda path: _execute(path, "DROP TABLE facts"),
-    "a damaged manifest": lambda path: _execute(path, "UPDATE manifests SET data = x'00'"),
-}
-
-
-def _execute(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute(statement)
-    db.close()
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_file_is_made_anew(damage: Callable[[Path], object], tmp_path: Path) -> None:
-    store, folder = LocalDisk(tmp_path / "store"), tmp_path / "index"
-    new = commit(store, "m", "v1.0.0", f1=0.5)
-    entry = record(store, "m", tags={})
-    before = Index(store, folder)
-    assert refs(before, "f1=0.5") == ["m:v1.0.0"]
-    del before  # closes the file, which then is complete
-    (path,) = folder.glob("*.sqlite")
-    damage(path)
-
-    index = Index(store, folder)
-
-    assert index.manifest("m", new.version, entry) == new
-    assert index.search(["f1=0.5"], details=True)[0].metadata == {"f1": 0.5}
-    assert index.names() == ["m"]
-    assert len(list(folder.glob("*.sqlite"))) == 1
-
-
-def test_damage_while_it_is_open(tmp_path: Path) -> None:
-    store, folder = LocalDisk(tmp_path / "store"), tmp_path / "index"
-    commit(store, "m", "v1.0.0")
-    index, other = Index(store, folder), Index(store, folder)
-    assert index.names() == other.names() == ["m"]
-    _execute(next(folder.glob("*.sqlite")), "DROP TABLE versions")
-
-    commit(store, "n", "v1.0.0")
-
-    assert index.names() == ["m", "n"]
-    assert other.names() == ["m", "n"]
-
-
 def test_objects_that_can_t_be_read_are_named_and_tried_again(store: Store, index: Index) -> None:
     new = commit(store, "m", "v1.0.0")
     store.put("versions/n/v1.0.0.json", b"{")
@@ -405,55 +298,6 @@ def test_progress_counts_what_is_read(store: Store, index: Index) -> None:
     assert sum(counts) == 3
 
 
-def test_threads_share_an_index(store: Store, index: Index) -> None:
-    for number in range(5):
-        commit(store, "m", f"v1.{number}.0")
-    seen: list[list[str]] = []
-    threads = [threading.Thread(target=lambda: seen.append(index.names())) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seen == [["m"]] * 8
-
-
-READER = """
-import json, sys
-from pathlib import Path
-from modelyard.repository.index import Index, search
-from modelyard.store import open_store
-index = Index(open_store(sys.argv[1]), Path(sys.argv[2]))
-print("ready", flush=True)
-for line in sys.stdin:
-    print(json.dumps([f"{each.name}:{each.version}" for each in index.search(["f1>=0"])]), flush=True)
-"""
-
-
-def test_processes_share_an_index_while_others_write(shared_store: Store, tmp_path: Path) -> None:
-    expected = [f"m-{number}:v1.{minor}.0" for number in range(4) for minor in range(10)]
-    for number in range(2):
-        for minor in range(10):
-            commit(shared_store, f"m-{number}", f"v1.{minor}.0", f1=0.5)
-    command = [sys.executable, "-c", READER, shared_store.url, str(tmp_path / "index")]
-    readers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    try:
-        for reader in readers:
-            assert reader.stdout and reader.stdout.readline() == "ready\n"
-        for step in (slice(0, 20), slice(20, 30), slice(30, 40)):
-            for reference in expected[step] if step.start else ():
-                commit(shared_store, *reference.split(":"), f1=0.5)
-            for reader in readers:
-                assert reader.stdin
-                reader.stdin.write("\n")
-                reader.stdin.flush()
-            for reader in readers:
-                assert reader.stdout
-                assert json.loads(reader.stdout.readline()) == expected[: step.stop]
-    finally:
-        for reader in readers:
-            reader.communicate()
-
-
 def test_what_is_not_understood_costs_no_request(store: Store, index: Index, requests: Requests) -> None:
     with pytest.raises(InvalidInput, match="task=text-classification"):
         index.search(["f1"])
@@ -467,3 +311,29 @@ def test_a_record_that_can_t_be_read_is_said_by_manifest(store: Store, index: In
     entry = record(store, "m", tags=5)
     with pytest.raises(IntegrityError, match="catalog/m can't be read"):
         index.manifest("m", new.version, entry)
+
+
+def test_an_interrupted_sync_is_completed_by_the_next(store: Store, index: Index, tmp_path: Path) -> None:
+    for number in range(3):
+        commit(store, "m", f"v1.{number}.0")
+    record(store, "m", deleted={"v1.0.0": "wrong"})
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index.refresh(progress=interrupt)
+
+    assert refs(index) == ["m:v1.1.0", "m:v1.2.0"]
+
+
+def test_who_finds_that_another_began_anew_begins_again(store: Store, tmp_path: Path) -> None:
+    file, other = IndexFile(tmp_path / "index"), IndexFile(tmp_path / "index")
+    commit(store, "m", "v1.0.0")
+    with pytest.raises(Rebuilt):
+        Sync(store, file).run(progress=lambda _: other.write(rows.clear) and None)
+    assert file.read(rows.position_of).full_at is None
+
+    Sync(store, file).run(progress=no_progress)
+
+    assert file.read(search.names) == other.read(search.names) == ["m"]
