@@ -330,8 +330,12 @@ def test_an_interrupted_sync_is_completed_by_the_next(store: Store, index: Index
 def test_who_finds_that_another_began_anew_begins_again(store: Store, tmp_path: Path) -> None:
     file, other = IndexFile(tmp_path / "index"), IndexFile(tmp_path / "index")
     commit(store, "m", "v1.0.0")
+
+    def begin_anew(_: int) -> None:
+        other.write(rows.clear)
+
     with pytest.raises(Rebuilt):
-        Sync(store, file).run(progress=lambda _: other.write(rows.clear) and None)
+        Sync(store, file).run(progress=begin_anew)
     assert file.read(rows.position_of).full_at is None
 
     Sync(store, file).run(progress=no_progress)
