@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,6 +15,7 @@ from modelyard.configuration import ConfigurationManager
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import ModelRef
 from modelyard.repository import Inspection, ModelRepository
+from modelyard.repository.index import Index
 from modelyard.settings import STORE_FOLDER, Settings, load_settings
 from modelyard.store import Cache, Store, open_store
 
@@ -59,6 +61,13 @@ class Yard:
     def repository(self) -> ModelRepository:
         """The models and their versions in the store."""
         return ModelRepository(self.store, cache=self.cache, inspect=self.inspect, user=self.settings.user)
+
+    @cached_property
+    def index(self) -> Index:
+        """What this machine knows of the catalog in the store; kept in the cache, for each store and machine."""
+        address = f"{self.store.url} {self.settings.s3_endpoint_url} {platform.node()}"
+        folder = self.settings.cache.expanduser() / "index" / hashlib.sha256(address.encode()).hexdigest()[:12]
+        return Index(self.store, folder)
 
     @cached_property
     def configuration(self) -> ConfigurationManager:

@@ -1,4 +1,4 @@
-"""Commands of the repository: ls, show, pull, tag, history, verify."""
+"""Commands of the repository: show, pull, tag, history, verify."""
 
 from __future__ import annotations
 
@@ -30,25 +30,8 @@ _NAMED = 5  # damaged files in one line
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (ls, show, pull, tag, history, verify):
+    for command in (show, pull, tag, history, verify):
         app.command()(command)
-
-
-def ls(
-    context: typer.Context,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A model's name.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the models, or a model's versions with their tags."""
-    yard = yard_of(context)
-    names = yard.repository.list_models(name)
-    if name:
-        tags = yard.repository.tags(name)
-        _print_versions([(version, _pointing(tags, version)) for version in names], as_json=as_json)
-    elif as_json:
-        print_json(names)
-    else:
-        print("\n".join(names) or f"{yard.store.url} holds no models yet; `modelyard register` adds one")
 
 
 def show(
@@ -187,11 +170,3 @@ def verify(
 
 def _pointing(tags: dict[str, str], version: str) -> list[str]:
     return sorted(tag for tag, pointed in tags.items() if pointed == version)
-
-
-def _print_versions(versions: list[tuple[str, list[str]]], *, as_json: bool) -> None:
-    if as_json:
-        print_json([{"version": version, "tags": tags} for version, tags in versions])
-        return
-    for version, tags in versions:
-        print(f"{version}  {', '.join(tags)}".rstrip())

@@ -47,9 +47,11 @@ class Entry:
 class Journal:
     """The journal below one prefix of a store."""
 
-    def __init__(self, store: Store, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str, *, announce: Callable[[str], None] | None = None) -> None:
+        """`announce` is called with the key of every entry that is about to be created."""
         self._store = store
         self._prefix = prefix.rstrip("/")
+        self._announce = announce
         self._seen = 0
 
     def read(self) -> Entry | None:
@@ -68,6 +70,10 @@ class Journal:
             )
         self._seen = max(self._seen, number)
         return entry
+
+    def entry(self, number: int) -> Entry:
+        """One entry. Raises NotFound."""
+        return self._load(self._key(number))
 
     def history(self) -> list[Entry]:
         """Every entry, oldest first."""
@@ -110,6 +116,8 @@ class Journal:
         """
         key = self._key(entry.number)
         data = to_json(asdict(entry), what=key)
+        if self._announce:
+            self._announce(key)
         try:
             if self._store.create(key, data):
                 return entry
@@ -141,6 +149,12 @@ class Journal:
             raise IntegrityError(
                 f"{key} in {self._store.url} is not a journal entry: {problem(error)}", remedy=RESTORE
             ) from error
+
+
+def entry_number(key: str) -> int | None:
+    """The number of the entry under this key; None for an object that is none."""
+    name = key.rpartition("/")[2]
+    return _LAST - int(name.removesuffix(".json")) if _KEY.fullmatch(name) else None
 
 
 _entry = TypeAdapter(Entry)

@@ -9,7 +9,7 @@ from modelyard.errors import InvalidInput, StoreError
 from modelyard.store.objects import Store
 
 _PREFIXES = {
-    *("access", "catalog", "config", "datasets", "deployments", "evidence"),
+    *("access", "catalog", "changes", "config", "datasets", "deployments", "evidence"),
     *("models", "pipelines", "probe", "uploads", "versions"),
 }
 
