@@ -60,14 +60,20 @@ class Yard:
     @cached_property
     def repository(self) -> ModelRepository:
         """The models and their versions in the store."""
-        return ModelRepository(self.store, cache=self.cache, inspect=self.inspect, user=self.settings.user)
+        return ModelRepository(
+            self.store, cache=self.cache, inspect=self.inspect, user=self.settings.user, index=self.index
+        )
 
     @cached_property
     def index(self) -> Index:
-        """What this machine knows of the catalog in the store; kept in the cache, for each store and machine."""
-        address = f"{self.store.url} {self.settings.s3_endpoint_url} {platform.node()}"
+        """What this machine knows of the catalog in the store."""
+        return self.index_of(self.store)
+
+    def index_of(self, store: Store) -> Index:
+        """The index of any store; kept in the cache, for each store and machine."""
+        address = f"{store.url} {self.settings.s3_endpoint_url} {platform.node()}"
         folder = self.settings.cache.expanduser() / "index" / hashlib.sha256(address.encode()).hexdigest()[:12]
-        return Index(self.store, folder)
+        return Index(store, folder)
 
     @cached_property
     def configuration(self) -> ConfigurationManager:

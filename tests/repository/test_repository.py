@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from modelyard.errors import AlreadyExists, IntegrityError, InvalidInput, ModelyardError, NotFound, Refused
 from modelyard.refs import ModelRef, Version
 from modelyard.repository import Inspection, ModelRepository, ModelVersion
+from modelyard.repository.index import Index
 from modelyard.repository.manifest import ModelInfo, Signature, Tensor
 from modelyard.repository.registration import draft
 from modelyard.store import Memory, Store
@@ -317,3 +318,33 @@ def test_resolving_reads_the_journal_then_the_manifest(
         requests.clear()
         small.resolve(ref)
         assert requests == [*journal, *listed, ("get", "versions/digits/v1.0.0.json")]
+
+
+def test_with_an_index_the_manifest_is_read_once(
+    open_repository: Callable[..., ModelRepository], model: Path, tmp_path: Path, requests: list[tuple[str, str]]
+) -> None:
+    store = Memory()
+    indexed = open_repository(store, index=Index(store, tmp_path / "index"))
+    indexed.register_model("digits", "1.0.0", model, tags=["best"])
+    found = indexed.resolve("digits:best")
+    requests.clear()
+    assert indexed.resolve("digits:best") == found
+    assert requests == [("objects", "catalog/digits"), ("get", "catalog/digits/999999999997.json")]
+    assert indexed.list_models() == ["digits"]
+    indexed.untag("digits", "best")
+    indexed.delete("digits", "1.0.0", reason="old")
+    assert indexed.list_models() == []
+    with pytest.raises(NotFound, match=r"digits:v1\.0\.0 was deleted"):
+        indexed.resolve("digits:v1.0.0")
+
+
+def test_what_the_index_keeps_does_not_hide_damage(
+    open_repository: Callable[..., ModelRepository], model: Path, tmp_path: Path
+) -> None:
+    store = Memory()
+    indexed = open_repository(store, index=Index(store, tmp_path / "index"))
+    version = indexed.register_model("digits", "1.0.0", model)
+    assert indexed.resolve("digits") == version
+    store.put("versions/digits/v1.0.0.json", b"{}")
+    [damage] = indexed.verify(version)
+    assert damage.path == "the manifest"

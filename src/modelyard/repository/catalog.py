@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from modelyard.errors import AlreadyExists, IntegrityError, NotFound, Refused
 from modelyard.refs import ModelRef, parse_free_tag
-from modelyard.store import Journal, Store
+from modelyard.repository.changes import mark
+from modelyard.store import Entry, Journal, Store
 from modelyard.store.documents import RESTORE, problem
 
 _State = dict[str, Any]
@@ -62,9 +64,13 @@ class Catalog:
 
     def record(self, name: str) -> Record:
         """What is known of a model now; an empty record for one that is unknown in this spelling."""
+        return self.look(name)[0]
+
+    def look(self, name: str) -> tuple[Record, Entry | None]:
+        """The record, and the entry of the journal that it was read from."""
         entry = self._journal(name).read()
         found = self._parse(entry.state, name) if entry else None
-        return found if found and found.name == name else Record(name)
+        return (found, entry) if found and found.name == name else (Record(name), None)
 
     def claim(self, name: str) -> Record:
         """Fix a name's spelling at its first registration. Raises AlreadyExists for another spelling."""
@@ -147,7 +153,7 @@ class Catalog:
         return [Change(e.number, e.at, e.by, e.why, self._parse(e.state, name).tags) for e in entries]
 
     def _journal(self, name: str) -> Journal:
-        return Journal(self._store, f"catalog/{name.lower()}")
+        return Journal(self._store, f"catalog/{name.lower()}", announce=partial(mark, self._store))
 
     @staticmethod
     def _parse(state: _State, name: str) -> Record:

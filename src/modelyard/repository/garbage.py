@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 from modelyard.errors import InvalidInput
 from modelyard.refs import Version
+from modelyard.repository import changes
 from modelyard.repository.attempts import GRACE, left, record_key
 from modelyard.repository.catalog import Catalog
 from modelyard.repository.registration import read_manifest
@@ -71,6 +72,8 @@ class Collector:
         for attempt, modified in running.items():
             if modified <= old:
                 yield Garbage(record_key(attempt), 0, "the record of an attempt that is over")
+        for key in changes.removable(self._store, now=now):
+            yield Garbage(key, 0, "a change mark that everybody has seen")
         for each in self._store.objects(_PROBES):
             if each.modified <= old:
                 yield Garbage(each.key, each.size, "left by a check of the store")

@@ -60,20 +60,16 @@ def ancestors(version: ModelVersion, resolve: Callable[[ModelRef], ModelVersion]
             return
 
 
-def descendants(version: ModelVersion, versions: Iterable[ModelVersion]) -> Iterator[Link]:
-    """What was made of a version, and what was made of that, nearest first."""
-    children: dict[str, list[tuple[str, str]]] = {}
-    for each in versions:
-        for kind, parent in sorted(each.lineage.items()):
-            children.setdefault(parent, []).append((str(each.ref), kind))
-    layer, seen, depth = [str(version.ref)], {str(version.ref)}, 0
-    while layer:
-        depth += 1
-        following = []
-        for parent in layer:
-            for child, kind in sorted(children.get(parent, ())):
-                yield Link(child, kind, parent, depth)
-                if child not in seen:
-                    following.append(child)
-                    seen.add(child)
-        layer = following
+def descendants(version: ModelVersion, children: Callable[[str], Iterable[str]]) -> Iterator[Link]:
+    """What was made of a version, and what was made of that, nearest first.
+
+    `children` gives, for a version as lineage names it, those whose base model it is, written the same way.
+    """
+    layer, seen = [str(version.ref)], {str(version.ref)}
+    for depth in range(1, _DEEPEST):
+        links = [Link(child, BASE, parent, depth) for parent in layer for child in sorted(children(parent))]
+        yield from links
+        layer = [link.child for link in links if link.child not in seen]
+        seen.update(layer)
+        if not layer:
+            return

@@ -17,6 +17,7 @@ from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInp
 from modelyard.refs import Version
 from modelyard.repository.attempts import GRACE, Attempt, discard
 from modelyard.repository.catalog import Catalog, Record
+from modelyard.repository.changes import mark
 from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest, declared_signature
 from modelyard.store import Store
 from modelyard.store.documents import RESTORE, to_json
@@ -119,8 +120,10 @@ class Registration:
     def _create(self, mine: ModelVersion) -> ModelVersion:
         """The version as it stands now: ours, or that of a faster writer."""
         failure: StoreError | None = None
+        key = manifest_key(mine.name, mine.version)
+        mark(self._store, key)
         try:
-            if self._store.create(manifest_key(mine.name, mine.version), mine.to_json()):
+            if self._store.create(key, mine.to_json()):
                 return mine
         except StoreError as error:  # it may have been written all the same
             failure = error

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -22,13 +21,14 @@ from modelyard.repository.comparison import Difference, compare
 from modelyard.repository.environments import NAMES as ENVIRONMENTS
 from modelyard.repository.environments import Deployment, DeploymentSpec, Environment, Pin
 from modelyard.repository.garbage import Collector, Garbage
-from modelyard.repository.lineage import Link, ancestors, descendants, pinned
+from modelyard.repository.index import Index
+from modelyard.repository.lineage import BASE, Link, ancestors, descendants, pinned
 from modelyard.repository.manifest import Inspection, ModelVersion
 from modelyard.repository.registration import Registration, draft, read_manifest, refuse_pickles
 from modelyard.repository.removal import delete, refuse_deployed, refuse_tagged
 from modelyard.repository.resolution import Resolver
 from modelyard.repository.verification import Damage, verify_files, verify_journals
-from modelyard.store import Cache, Store
+from modelyard.store import Cache, Entry, Store
 from modelyard.store.files import File, LocalFile, check_files, scan
 from modelyard.store.transfer import Content, Progress, no_progress
 
@@ -47,17 +47,17 @@ class ModelRepository:
         cache: Cache | None = None,
         inspect: Inspect | None = None,
         user: str | None = None,
+        index: Index | None = None,
     ) -> None:
         self.storage = storage_backend
         parts: Any = None if cache and inspect and user else defaults.yard()
+        self._index: Index | None = index or (parts.index_of(storage_backend) if parts else None)
         self._cache = cache or parts.cache
         self._inspect = inspect or parts.inspect
         self._user = user or parts.settings.user
         self._catalog = Catalog(storage_backend, by=self._user)
         self._environments = {name: Environment(storage_backend, name) for name in ENVIRONMENTS}
-        self._resolver = Resolver(
-            storage_backend, self._catalog, self._environments, partial(read_manifest, storage_backend)
-        )
+        self._resolver = Resolver(storage_backend, self._catalog, self._environments, self._manifest)
 
     def register_model(
         self,
@@ -144,7 +144,7 @@ class ModelRepository:
     def list_models(self, model_name: str | None = None) -> list[str]:
         """A model's versions, ascending; without a name, the names of all models. Raises NotFound."""
         if model_name is None:
-            return self._resolver.names()
+            return self._index.names() if self._index else self._resolver.names()
         return [str(version) for version in self.versions(model_name)]
 
     def versions(self, name: str) -> list[Version]:
@@ -293,7 +293,7 @@ class ModelRepository:
 
     def lineage(self, version: ModelVersion) -> tuple[list[Link], list[Link]]:
         """What a version was made of, and what was made of it."""
-        return list(ancestors(version, self.resolve)), list(descendants(version, self._all()))
+        return list(ancestors(version, self.resolve)), list(descendants(version, self._made_of))
 
     def collect_garbage(
         self, *, dry_run: bool = False, grace: timedelta = GRACE, found: Callable[[Garbage], None] = lambda _: None
@@ -316,8 +316,8 @@ class ModelRepository:
         except NotFound:
             return {}
         with ThreadPoolExecutor(_COMPARED) as pool:
-            found = list(pool.map(lambda version: read_manifest(self.storage, name, version), newest))
-        return {(file.size, file.sha256): file.key for version in found if version for file in version.files}
+            found = list(pool.map(lambda version: self.resolve(ModelRef(name, version)), newest))
+        return {(file.size, file.sha256): file.key for version in found for file in version.files}
 
     def verify_all(self) -> tuple[list[ModelVersion], list[Damage]]:
         """Verify every version and every journal; returns the versions that could be read, and all damage."""
@@ -337,10 +337,19 @@ class ModelRepository:
             damaged += self.verify(found)
         return read, damaged + self.verify_journals()
 
-    def _all(self) -> Iterator[ModelVersion]:
-        for name in self.list_models():
-            with suppress(NotFound):  # all its versions are deleted
-                yield from (self.resolve(ModelRef(name, version)) for version in self.versions(name))
+    def _made_of(self, ref: str) -> Iterable[str]:
+        """The versions whose base model this is."""
+        if self._index:
+            found = self._index.search([f"lineage.{BASE}={ref}"], yanked=True)
+            return [str(ModelRef(each.name, each.version, digest=each.digest)) for each in found]
+        everything = (self.resolve(ModelRef(n, v)) for n in self.list_models() for v in self.versions(n))
+        return [str(version.ref) for version in everything if version.lineage.get(BASE) == ref]
+
+    def _manifest(self, name: str, version: Version, entry: Entry | None) -> ModelVersion | None:
+        """From the index where it may speak for the store, else from the store."""
+        if self._index and entry:
+            return self._index.manifest(name, version, entry)
+        return read_manifest(self.storage, name, version)
 
     def _point(self, tag: str, version: ModelVersion, reason: str) -> None:
         why = f"{tag} → {version.version}" + (f": {reason}" if reason else "")

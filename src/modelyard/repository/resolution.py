@@ -10,9 +10,10 @@ from modelyard.refs import COMPUTED_TAGS, Digest, ModelRef, Version, parse_name
 from modelyard.repository.catalog import Catalog, Record
 from modelyard.repository.environments import Environment
 from modelyard.repository.manifest import ModelVersion
-from modelyard.store import Store
+from modelyard.store import Entry, Store
 
-ReadManifest = Callable[[str, Version], ModelVersion | None]
+# The manifest of a name and version; the entry is the newest of the model's journal, just read.
+ReadManifest = Callable[[str, Version, Entry | None], ModelVersion | None]
 
 
 class Resolver:
@@ -37,18 +38,18 @@ class Resolver:
 
     def versions(self, name: str) -> list[Version]:
         """Ascending by SemVer. Raises NotFound for an unknown model."""
-        return self._living(self._catalog.record(parse_name(name)))
+        return self._living(*self._catalog.look(parse_name(name)))
 
     def resolve(self, ref: ModelRef | str) -> ModelVersion:
         """The exact version a reference means now; a bare name means its latest release. Raises NotFound."""
         ref = ModelRef.parse(ref) if isinstance(ref, str) else ref
-        record = self._catalog.record(ref.name)
-        version, tagged = (ref.version, None) if ref.version else self._by_tag(record, ref.tag or "latest")
+        record, entry = self._catalog.look(ref.name)
+        version, tagged = (ref.version, None) if ref.version else self._by_tag(record, entry, ref.tag or "latest")
         if (why := record.deleted.get(str(version))) is not None:
             raise NotFound(f"{ref.name}:{version} was deleted: {why}", remedy=f"see `modelyard ls {ref.name}`")
-        found = self._manifest(ref.name, version)
+        found = self._manifest(ref.name, version, entry)
         if found is None or found.attempt in record.void:
-            known = ", ".join(map(str, self._living(record)[-5:]))
+            known = ", ".join(map(str, self._living(record, entry)[-5:]))
             raise NotFound(f"{ref.name} has no version {version}", remedy=f"the newest are {known}")
         for digest in (ref.digest, tagged):
             if digest and digest != found.digest:
@@ -62,29 +63,29 @@ class Resolver:
 
     def version_tags(self, name: str) -> dict[str, str]:
         """Tag → version, without those that environments decide: the free ones and `latest`."""
-        record = self._catalog.record(parse_name(name))
+        record, entry = self._catalog.look(parse_name(name))
         free = {tag: value.partition("@")[0] for tag, value in record.tags.items()}
-        releases = _releases(record, self._living(record))
+        releases = _releases(record, self._living(record, entry))
         return ({"latest": str(releases[-1])} if releases else {}) | free
 
-    def _living(self, record: Record) -> list[Version]:
+    def _living(self, record: Record, entry: Entry | None) -> list[Version]:
         """The versions that are there: not deleted, and not left by a writer whose time was over."""
         head = f"versions/{record.name}/"
         keys = (found.key.removeprefix(head) for found in self._store.objects(head))
         listed = {version for key in keys if (version := _version(key)) and str(version) not in record.deleted}
         for version in [each for each in listed if str(each) in record.void.values()]:
-            manifest = self._manifest(record.name, version)
+            manifest = self._manifest(record.name, version, entry)
             if manifest is None or manifest.attempt in record.void:
                 listed.remove(version)
         if not listed:
             raise NotFound(f"there is no model {record.name!r} in {self._store.url}", remedy="see `modelyard ls`")
         return sorted(listed)
 
-    def _by_tag(self, record: Record, tag: str) -> tuple[Version, Digest | None]:
+    def _by_tag(self, record: Record, entry: Entry | None, tag: str) -> tuple[Version, Digest | None]:
         """The version a tag means, and the digest it had when the tag was set."""
         name = record.name
         if tag in ("latest", "main"):
-            living = self._living(record)
+            living = self._living(record, entry)
             releases = _releases(record, living)
             if not releases:
                 why = "only prereleases" if all(each.prerelease for each in living) else "all of them are yanked"
@@ -96,7 +97,7 @@ class Resolver:
         else:
             value = record.tags.get(tag)
         if value is None:
-            self._living(record)
+            self._living(record, entry)
             remedy = COMPUTED_TAGS.get(tag, f"its tags are {', '.join(self.tags(name)) or 'none'}")
             raise NotFound(f"{name} has no tag {tag!r}", remedy=remedy)
         version, _, digest = value.partition("@")

@@ -11,7 +11,7 @@ from modelyard.refs import Digest, ModelRef, Version
 from modelyard.repository.catalog import Catalog
 from modelyard.repository.environments import Environment
 from modelyard.repository.manifest import ModelVersion
-from modelyard.repository.registration import finish
+from modelyard.repository.registration import finish, read_manifest
 from modelyard.store import Store
 from modelyard.store.transfer import stored_digest
 
@@ -28,7 +28,17 @@ class Damage:
 
 
 def verify_files(store: Store, version: ModelVersion) -> list[Damage]:
-    """Hash every stored file; returns what is damaged or missing, and puts back a missing metadata.json."""
+    """Hash every stored file and look at the manifest again; returns what is damaged or missing.
+
+    Puts back a missing metadata.json.
+    """
+    try:
+        stored_manifest = read_manifest(store, version.name, version.version)
+    except IntegrityError as error:
+        return [Damage(str(version.ref), "the manifest", f"damaged ({error.message})")]
+    if stored_manifest != version:
+        what = "missing" if stored_manifest is None else "not what it was"
+        return [Damage(str(version.ref), "the manifest", what)]
 
     def check(index: int) -> Damage | None:
         file = version.files[index]
