@@ -79,12 +79,11 @@ class Yard:
 
         return DeploymentManager(self.repository, settings=self.settings, local=self.local_status(self.store))
 
-    @staticmethod
-    def inspect(files: Sequence[File]) -> Inspection:
+    def inspect(self, files: Sequence[File]) -> Inspection:
         """What the importer's inspectors say about a model's files."""
         from modelyard.importer.inspect import inspect_files
 
-        return inspect_files(files)
+        return inspect_files(files, policy=self.settings.scan.pickles)
 
     def inference_parts(self) -> tuple[dict[str, Engine], str, object]:
         """What an InferenceGateway needs: the engines by name, the environment, and how a model's task is found."""

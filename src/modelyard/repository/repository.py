@@ -116,7 +116,7 @@ class ModelRepository:
             by=self._user,
             metadata=metadata,
             lineage=pinned(lineage or {}, self.resolve),
-            trusted_pickle=trust_pickle if inspection.pickles else None,
+            trusted_pickle=trust_pickle if inspection.refused else None,
         )
 
         def check(stored: Sequence[File]) -> None:
