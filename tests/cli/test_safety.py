@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from modelyard.refs import ModelRef
@@ -56,3 +58,31 @@ def test_the_policy_is_a_setting(yard: Cli, folder: Path) -> None:
 
 def test_scanning_what_is_not_there(yard: Cli) -> None:
     refused(yard("scan", "nothing"), "there is no model 'nothing'")
+
+
+def test_signing_and_what_follows_from_it(
+    yard: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, make_key: Callable[..., object]
+) -> None:
+    make_key(folder, "mine", password="open sesame")
+    (folder / "modelyard.toml").write_text(
+        '[security]\ntrusted_keys = ["mine.pub"]\nrequire_signature = ["production"]\n[deployment]\ntarget = "none"\n'
+    )
+    refused(yard("verify", "good:v1.0.0", "--signature"), "good:v1.0.0 has no signature that counts: it is not signed")
+    refused(yard("promote", "good:v1.0.0", "--force", "--reason", "now"), "it is not signed; sign it with")
+    refused(yard("serve", "good:v1.0.0"), "it is not signed")
+    refused(yard("sign", "good:v1.0.0", "--key", "mine.pem"), "can't open the key mine.pem", "set its password")
+    monkeypatch.setenv("MODELYARD_KEY_PASSWORD", "open sesame")
+    assert "signed good:v1.0.0@sha256:" in yard("sign", "good:v1.0.0", "--key", "mine.pem").out
+    checked = yard("verify", "good:v1.0.0", "--signature")
+    assert (checked.code, "is as registered" in checked.out, "signed (key " in checked.err) == (0, True, True)
+    assert yard("promote", "good:v1.0.0", "--force", "--reason", "now").code == 0
+
+
+def test_what_can_not_be_signed_with(yard: Cli, folder: Path) -> None:
+    (folder / "x.sig").write_text("{}")
+    refused(yard("sign", "good:v1.0.0"), "nothing to sign with")
+    refused(yard("sign", "good:v1.0.0", "--bundle", "x.sig"), "x.sig is no signature bundle")
+    refused(yard("sign", "good:v1.0.0", "--bundle", "x.sig", "--key", "y"), "--bundle is a signature already")
+    refused(yard("sign", "good:v1.0.0", "--bundle", "none"), "none can't be read")
+    refused(yard("sign", "good:v1.0.0", "--key", "none"), "none can't be read")
+    refused(yard("verify", "--signature"), "--signature is about one version")

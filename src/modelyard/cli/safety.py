@@ -1,22 +1,24 @@
-"""Commands of safety: scan, sign, and checking signatures."""
+"""Commands of safety: scan, sign."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelyard.cli.context import Json, print_json, print_table, yard_of
-from modelyard.errors import Refused
+from modelyard.cli.context import Json, Reference, print_json, print_table, yard_of
+from modelyard.errors import InvalidInput, Refused
 
 if TYPE_CHECKING:
     from modelyard.repository import Inspection
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(scan)
+    for command in (scan, sign):
+        app.command()(command)
 
 
 def scan(
@@ -44,6 +46,47 @@ def scan(
         path, what = next(iter(found.refused.items()))
         more = f" and {len(found.refused) - 1} more" if len(found.refused) > 1 else ""
         raise Refused(f"{path} holds {what}{more}", remedy="convert it to safetensors")
+
+
+def sign(
+    context: typer.Context,
+    ref: Reference,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A private key on an elliptic curve, in PEM.")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="The key's certificate, in PEM.")] = None,
+    chain: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Certificates between it and the authority's.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep a signature that model_signing made, instead of signing.")
+    ] = None,
+    variable: Annotated[
+        str, typer.Option("--password-variable", metavar="NAME", help="Where the key's password is, if it has one.")
+    ] = "MODELYARD_KEY_PASSWORD",
+) -> None:
+    """Sign a version's files, or keep a signature of them that was made elsewhere."""
+    from modelyard.repository.keys import Key
+
+    if bundle and (key or certificate or chain):
+        raise InvalidInput("--bundle is a signature already", remedy="leave out the other options")
+    yard = yard_of(context)
+    version = yard.repository.resolve(ref)
+    if bundle:
+        made = yard.signatures.attach(version, _text(bundle), where=str(bundle))
+    elif key:
+        private = Key.read(key, password=os.environ.get(variable))
+        made = yard.signatures.sign(version, private, certificate=certificate, chain=chain or ())
+    else:
+        raise InvalidInput("there is nothing to sign with", remedy="give --key, or --bundle")
+    print(f"signed {version.ref} ({made.method} {made.key[:12]})")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} can't be read: {error}", remedy="check the path") from error
 
 
 def _print(found: Inspection) -> None:
