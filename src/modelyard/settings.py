@@ -86,6 +86,9 @@ class ScanSettings(_Section):
         description="which pickles are taken: `none` at all, those that are mere data (`allow-listed`; others need "
         "`--trust-pickle`), or `any`",
     )
+    modelscan: str | None = Field(
+        None, description="the command of a modelscan in an environment of its own, for one more opinion on pickles"
+    )
 
 
 class SecuritySettings(_Section):

@@ -95,7 +95,8 @@ class Yard:
         """What the importer's inspectors say about a model's files."""
         from modelyard.importer.inspect import inspect_files
 
-        return inspect_files(files, policy=self.settings.scan.pickles)
+        rules = self.settings.scan
+        return inspect_files(files, policy=rules.pickles, modelscan_command=rules.modelscan)
 
     def inference_parts(self) -> tuple[dict[str, Engine], str, object]:
         """What an InferenceGateway needs: the engines by name, the environment, and how a model's task is found."""

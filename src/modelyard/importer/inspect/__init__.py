@@ -6,6 +6,7 @@ A new format is one file with one function and one line in FORMATS. Knows nothin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from modelyard.importer.inspect import (
     code,
     gguf,
     judge,
+    modelscan,
     onnx,
     pickles,
     safetensors,
@@ -21,8 +23,9 @@ from modelyard.importer.inspect import (
     transformers,
 )
 from modelyard.importer.inspect.folder import Folder
+from modelyard.importer.inspect.pickles import Found
 from modelyard.repository.manifest import Inspection, ModelInfo, PicklePolicy
-from modelyard.store.files import File, scan
+from modelyard.store.files import File, LocalFile, scan
 
 
 class Inspector(Protocol):
@@ -49,9 +52,14 @@ def inspect(folder: Path, *, policy: PicklePolicy = "allow-listed") -> Inspectio
     return inspect_files(scan(folder), policy=policy)
 
 
-def inspect_files(files: Sequence[File], *, policy: PicklePolicy = "allow-listed") -> Inspection:
+def inspect_files(
+    files: Sequence[File], *, policy: PicklePolicy = "allow-listed", modelscan_command: str | None = None
+) -> Inspection:
     """The same for files that may lie anywhere. The first format that recognises them describes them."""
     found = pickles.find({file.path: file for file in files})
+    scanners = judge.scanners() if found else {}
+    if modelscan_command:
+        scanners |= _ask_modelscan(modelscan_command, files, found)
     view = Folder({file.path: file for file in files}, frozenset(found))
     for path in view.named(".safetensors"):
         safetensors.check(view, path)
@@ -65,11 +73,21 @@ def inspect_files(files: Sequence[File], *, policy: PicklePolicy = "allow-listed
         _refused(found, policy) | ({} if policy == "any" else code.refused(view)),
         view.notes,
         policy,
-        judge.scanners() if found else {},
+        scanners,
     )
 
 
-def _refused(found: dict[str, pickles.Found], policy: PicklePolicy) -> dict[str, str]:
+def _ask_modelscan(command: str, files: Sequence[File], found: dict[str, Found]) -> dict[str, str]:
+    """Its objections go into `found`; returns its version, if it was asked."""
+    asked = {}
+    for file in files:
+        if isinstance(file, LocalFile) and file.path in found and found[file.path].problem is None:
+            problem, asked["modelscan"] = modelscan.ask(command, file.source)
+            found[file.path] = replace(found[file.path], problem=problem)
+    return asked
+
+
+def _refused(found: dict[str, Found], policy: PicklePolicy) -> dict[str, str]:
     """What the policy does not take, and why; a pickle that is mere data is only refused where none is wanted."""
     if policy == "any":
         return {}
