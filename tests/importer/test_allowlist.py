@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import pickletools
 import re
 import struct
 import tarfile
@@ -171,6 +172,8 @@ REFUSED = {
     ),
     "dtype with fields": (pickle.dumps(np.zeros(1, [("a", "O")])), "in a way that weights don't need"),
     "dtype with forged flags": (DTYPE + b"(I3\nS'<'\nNNNI8\nI4\nI63\ntb.", "changes numpy.dtype"),
+    "numbers as nobody writes them": (DTYPE + b"(I3\nS'<'\nNNNI010\nI4\nI0\ntb.", "writes numbers as nobody does"),
+    "names with escapes": (b"\x80\x04V\\u006fs\nVsystem\n\x93.", "asks for .system"),
     "shared dtype": (b"cnumpy\ndtype\n(VO8\ntR.", "calls numpy.dtype in a way"),
     "a whole model": (saved(network()), "asks for torch.nn.modules.container.Sequential"),
     "a whole model, legacy": (saved(network(), _use_new_zipfile_serialization=False), "torch.nn.modules.container"),
@@ -212,6 +215,12 @@ CONTAINERS = {
     "objects.npy": npy(np.array([Calling(print, "x")], dtype=object), allow_pickle=True),
     "pickle-then-zip.bin": pickle.dumps(1, 2) + torch_zip(pickle.dumps({}, 2)),
     "hostile-then-zip.bin": hostile(2) + torch_zip(pickle.dumps({}, 2)),
+    "hexadecimal.bin": b"I0x10\n0" + hostile(0),
+    "octal.bin": b"I0007\n0" + hostile(0),
+    "long.bin": b"L0x10L\n0" + hostile(0),
+    "not-ascii.bin": b"S'\xc3\xa9'\n0" + hostile(0),
+    "spaces.bin": b"I 1 \n0" + hostile(0),
+    "header.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 31) + b"{" + b" " * (300 << 10),
     "odd.joblib": b"\x04\x22\x4d\x18 lz4 can't be looked into",
     "empty.pkl": b"",
 }
@@ -232,6 +241,14 @@ def test_a_models_old_tar_format_is_not_understood(tmp_path: Path) -> None:
         info.size = len(data)
         archive.addfile(info, io.BytesIO(data))
     assert list(inspect(builders.folder(tmp_path, {"model.pth": out.getvalue()})).refused) == ["model.pth"]
+
+
+@pytest.mark.parametrize("name", ["hexadecimal.bin", "long.bin"])
+def test_arguments_that_only_pickletools_finds_wrong_do_run(name: str) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(pickletools.genops(CONTAINERS[name]))
+    with pytest.raises(SystemExit):
+        pickle.loads(CONTAINERS[name].replace(b"posix\nsystem", b"builtins\nexit"))
 
 
 def test_policies(tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ def _in_array(stream: io.BufferedReader, head: bytes, where: str) -> Found | Non
     if not _npy_holds_objects(head, where):
         return None
     width = 2 if head[6:7] == b"\x01" else 4
-    stream.read(8 + width + int.from_bytes(head[8 : 8 + width], "little"))
+    length = int.from_bytes(head[8 : 8 + width], "little")
+    if length > _NPY_HEADER_LIMIT:
+        return Found("NumPy array of Python objects", "its header is longer than NumPy takes")
+    stream.read(8 + width + length)
     return Found("NumPy array of Python objects", judge.refusal(stream))
 
 
