@@ -17,6 +17,8 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard.repository import Inspection, ModelRepository
 from modelyard.store import S3, Cache, LocalDisk, Memory, Store
@@ -125,6 +127,24 @@ def shared_store(request: pytest.FixtureRequest) -> Store:
 def s3_store(request: pytest.FixtureRequest) -> Store:
     """An empty store in S3."""
     return _open("s3", request)
+
+
+@pytest.fixture
+def make_key() -> Callable[..., ec.EllipticCurvePrivateKey]:
+    """`make_key(folder, "mine")` writes a new private key to `mine.pem` and its public half to `mine.pub`."""
+
+    def make(
+        folder: Path, name: str, *, password: str = "", curve: ec.EllipticCurve | None = None
+    ) -> ec.EllipticCurvePrivateKey:
+        made = ec.generate_private_key(curve or ec.SECP256R1())
+        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        locked = serialization.BestAvailableEncryption(password.encode()) if password else serialization.NoEncryption()
+        (folder / f"{name}.pem").write_bytes(made.private_bytes(pem, pkcs8, locked))
+        public = made.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pub").write_bytes(public)
+        return made
+
+    return make
 
 
 @pytest.fixture

@@ -94,6 +94,26 @@ class DeploymentSettings(_Section):
     timeout_s: float = Field(300, gt=0, description="how long stage, promote and rollback wait for the rollout")
 
 
+class ScanSettings(_Section):
+    pickles: Literal["none", "allow-listed", "any"] = Field(
+        "allow-listed",
+        description="which pickles are taken: `none` at all, those that are mere data (`allow-listed`; others need "
+        "`--trust-pickle`), or `any`",
+    )
+    modelscan: str | None = Field(
+        None, description="the command of a modelscan in an environment of its own, for one more opinion on pickles"
+    )
+
+
+class SecuritySettings(_Section):
+    trusted_keys: tuple[Path, ...] = Field(
+        (), description="PEM files with the public keys, or the authorities' certificates, whose signatures count"
+    )
+    require_signature: tuple[Literal["staging", "production"], ...] = Field(
+        (), description="environments in which only signed versions are deployed and served"
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Build it with `load_settings`; it can't be changed afterwards."""
 
@@ -133,6 +153,8 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     engines: EngineSettings = EngineSettings()
     deployment: DeploymentSettings = DeploymentSettings()
+    scan: ScanSettings = ScanSettings()
+    security: SecuritySettings = SecuritySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.engines import Engine
     from modelyard.importer import ModelImporter
+    from modelyard.repository.signatures import Signatures
     from modelyard.store.files import File
 
 
@@ -94,12 +96,22 @@ class Yard:
 
         return DeploymentManager(self.repository, settings=self.settings, local=self.local_status(self.store))
 
-    @staticmethod
-    def inspect(files: Sequence[File]) -> Inspection:
+    @cached_property
+    def signatures(self) -> Signatures:
+        """Who vouches for which version, and where somebody must."""
+        from modelyard.repository.signatures import Signatures
+
+        rules = self.settings.security
+        return Signatures(
+            self.store, trusted=rules.trusted_keys, required=rules.require_signature, user=self.settings.user
+        )
+
+    def inspect(self, files: Sequence[File]) -> Inspection:
         """What the importer's inspectors say about a model's files."""
         from modelyard.importer.inspect import inspect_files
 
-        return inspect_files(files)
+        rules = self.settings.scan
+        return inspect_files(files, policy=rules.pickles, modelscan_command=rules.modelscan)
 
     def inference_parts(self) -> tuple[dict[str, Engine], str, object]:
         """What an InferenceGateway needs: the engines by name, the environment, and how a model's task is found."""
@@ -151,13 +163,19 @@ class Yard:
         )
         return Controller(folder, reconciler, target, gateway, companions=companions)
 
-    def serve(self, refs: Sequence[str], *, host: str, port: int) -> int:
-        """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code."""
+    def serve(self, refs: Sequence[str], *, host: str, port: int, environment: str | None = None) -> int:
+        """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code.
+
+        Raises Refused for a version without the signature that its environment requires, before anything is loaded;
+        one that was started by hand, for no environment, needs it wherever any environment does.
+        """
         from modelyard.engines import engine_for, llamacpp
         from modelyard.engines.listening import bind
 
         bind(host, port).close()  # before gigabytes come for nothing
         versions = [self.repository.resolve(ref) for ref in refs]
+        for version in versions:
+            self.signatures.require(version, environment)
         engines = {engine_for(version.model) for version in versions}
         if len(engines) > 1 or (engines == {"llamacpp"} and len(versions) > 1):
             raise InvalidInput(
@@ -176,11 +194,14 @@ class Yard:
     def _local_target(self, folder: Path) -> LocalTarget:
         from modelyard.deployment.targets.local import LocalTarget
 
+        rules = self.settings.security
         environ = os.environ | {
             "MODELYARD_STORE": self.store.url,
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),
             "MODELYARD_SERVING__DRAIN_TIMEOUT_S": str(self.settings.serving.drain_timeout_s),
+            "MODELYARD_SECURITY__TRUSTED_KEYS": json.dumps([str(p.expanduser().resolve()) for p in rules.trusted_keys]),
+            "MODELYARD_SECURITY__REQUIRE_SIGNATURE": json.dumps(rules.require_signature),
         }
         drain_s = self.settings.serving.drain_timeout_s
         return LocalTarget(folder, self._launch, environ=environ, drain_timeout_s=drain_s)
@@ -192,6 +213,7 @@ class Yard:
         engine = ENGINES[engine_for(self.repository.resolve(ref).model)]
         argv = [sys.executable, "-m", "modelyard", "serve", str(ref)]
         argv += ["--host", "127.0.0.1", "--port", str(port), "--replica-id", replica]
+        argv += ["--environment", replica.partition("-")[0]]  # a replica's id begins with it
         return Launch(argv, engine.ready_path, engine.keeps_connections)
 
     def _task(self, model: str) -> str | None:

@@ -17,7 +17,7 @@ HEAVY = ("torch", "boto3", "fastapi", "starlette", "numpy", "obstore", "onnxrunt
 GROUPS = ("", "config")
 COMMANDS = (
     *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "api"),
-    *("predict", "doctor", "diff", "yank", "delete", "gc", "copy"),
+    *("predict", "doctor", "diff", "yank", "delete", "gc", "copy", "scan", "sign"),
     *("config get", "config set", "config history"),
     *("stage", "validate", "promote", "rollback", "undeploy", "status", "logs", "up"),
 )

@@ -39,6 +39,7 @@ def test_a_real_sentence_transformers_model() -> None:
             architecture="BertModel",
             parameters=22_713_728,
             dtype="float32",
+            vocabulary=30522,
             context_length=256,
             embedding_dimension=384,
             languages=("en",),
@@ -55,11 +56,13 @@ def test_a_real_gguf_file_on_its_own() -> None:
             framework="ggml",
             architecture="llama",
             parameters=134_515_008,
+            vocabulary=49152,
             context_length=8192,
             languages=("en",),
             license="apache-2.0",
             quantization="Q4_1",
-        )
+        ),
+        notes={builders.smollm().name: "holds a chat template (Jinja), which the engine renders with each request"},
     )
 
 
@@ -134,6 +137,7 @@ def test_a_saved_llama(tmp_path: Path) -> None:
             architecture="LlamaForCausalLM",
             parameters=sum(p.numel() for p in model.parameters()),
             dtype="float32",
+            vocabulary=32,
             context_length=64,
             languages=("no", "de"),
             license="llama3",

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 import pickle
+import pickletools
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelyard.errors import InvalidInput
-from modelyard.importer.inspect import inspect, opcodes
+from modelyard.importer.inspect import inspect, judge, opcodes
+from modelyard.importer.inspect.allowlist import CALLABLE, VALUES
 
 from . import builders
 
@@ -125,3 +131,43 @@ def test_whatever_comes_before_it_code_in_a_pickle_is_found(before: object, prot
     data = pickle.dumps([before, builders.Hostile()], protocol)
     assert opcodes.reason(data) == f"pickle, protocol {protocol if protocol > 1 else '0 or 1'}"
     assert opcodes.reason(data.removeprefix(b"\x80" + bytes([protocol]))) is not None
+
+
+class Recording(pickle.Unpickler):
+    """A real unpickler that makes nothing real, and fails the test when it is asked for what is not on the list."""
+
+    class Anything(dict[Any, Any]):
+        def __init__(self, *arguments: Any) -> None: ...
+
+        def __hash__(self) -> int:  # type: ignore[override]
+            return 0
+
+    def find_class(self, module: str, name: str) -> Any:
+        assert f"{module}.{name}" in CALLABLE.keys() | VALUES
+        return self.Anything
+
+    def persistent_load(self, number: Any) -> Any:
+        return self.Anything()
+
+
+OPCODES = [ord(opcode.code) for opcode in pickletools.opcodes]
+DATA = [
+    *(
+        pickle.dumps({"a": [1, -2.5, b"x", {"b", "c"}], "n": np.ones(2), "o": np.array([{}], object)}, n)
+        for n in range(6)
+    ),
+    zipfile.ZipFile(io.BytesIO(builders.state())).read("archive/data.pkl"),
+    pickle.dumps(["os", "system", builders.Hostile()], 4),
+    pickle.dumps(["os", "system", builders.Hostile()], 0),
+]
+
+
+@settings(max_examples=600, deadline=None)
+@given(data=st.data())
+def test_what_passes_the_allow_list_asks_an_unpickler_for_nothing_else(data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(DATA)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.sampled_from(OPCODES))
+    if judge.refusal(io.BytesIO(content)) is None:
+        with contextlib.suppress(pickle.UnpicklingError, ValueError, TypeError, AttributeError, EOFError, IndexError):
+            Recording(io.BytesIO(content)).load()

@@ -60,10 +60,10 @@ def test_registering_the_same_again_sends_nothing(repository: ModelRepository, m
     first = repository.register_model("digits", "1.0.0", model, {"accuracy": (0.9, 1)})
     requests.clear()
     assert repository.register_model("digits", "v1.0.0", model, {"accuracy": (0.9, 1)}) == first
-    assert {operation for operation, _ in requests} <= {"get", "objects"}
+    assert {operation for operation, _ in requests} <= {"get", "objects", "list_directories"}
     read = [operation for operation, _ in requests if operation == "get"]
-    assert len(read) == 3  # the catalog's entry, the manifest, metadata.json
-    assert len(requests) - len(read) <= 1  # the catalog's list, where it is one
+    assert len(read) == 4  # the catalog's entry, the manifest, metadata.json, the evidence of the scan
+    assert len(requests) - len(read) <= 3  # the lists of journals
 
 
 def test_what_a_killed_writer_did_not_finish_is_finished(small: ModelRepository, model: Path) -> None:

@@ -207,7 +207,7 @@ def test_bad_calls_say_what_to_do_and_change_nothing(case: str, small: ModelRepo
 
 
 def test_pickles_need_somebody_who_vouches(open_repository: Callable[..., ModelRepository], model: Path) -> None:
-    found = Inspection(pickles={"weights.bin": "a pickle opcode"})
+    found = Inspection(refused={"weights.bin": "a pickle (a pickle opcode)"})
     repository = open_repository(Memory(), inspect=lambda folder: found)
     with pytest.raises(InvalidInput, match=r"weights\.bin holds a pickle \(a pickle opcode\).*--trust-pickle"):
         repository.register_model("digits", "1.0.0", model)

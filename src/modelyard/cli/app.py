@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import modelyard
-from modelyard.cli import catalog, configuration, deployment, importing, lifecycle, repository, running, stores
+from modelyard.cli import catalog, configuration, deployment, importing, lifecycle, repository, running, safety, stores
 from modelyard.cli.context import Session
 from modelyard.errors import ModelyardError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (stores, importing, catalog, repository, lifecycle, configuration, running, deployment):
+for group in (stores, importing, catalog, repository, safety, lifecycle, configuration, running, deployment):
     group.add_to(app)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -146,10 +147,17 @@ def history(context: typer.Context, name: Name, as_json: Json = False) -> None:
 def verify(
     context: typer.Context,
     ref: Annotated[str | None, typer.Argument(metavar="REF", help="One version; else all.")] = None,
+    signature: Annotated[bool, typer.Option("--signature", help="Check the version's signature too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Hash stored model files again: those of one version, or all of them, and read every journal."""
-    repository = yard_of(context).repository
+    yard = yard_of(context)
+    repository = yard.repository
+    if signature:
+        if not ref:
+            raise InvalidInput("--signature is about one version", remedy="name it")
+        made = yard.signatures.verify(repository.resolve(ref))
+        print(f"signed ({made.method} {made.key[:12]})", file=sys.stderr)
     if ref:
         versions = [repository.resolve(ref)]
         damaged = repository.verify(versions[0])

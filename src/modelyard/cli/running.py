@@ -25,9 +25,10 @@ def serve(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="The port to listen on.")] = 8080,
     replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # noqa: ARG001 - seen in the process list
+    environment: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve models in this process, with the engine their format needs, until SIGTERM."""
-    raise typer.Exit(yard_of(context).serve(refs, host=host, port=port))
+    raise typer.Exit(yard_of(context).serve(refs, host=host, port=port, environment=environment))
 
 
 def api(context: typer.Context) -> None:

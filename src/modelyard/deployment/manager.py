@@ -17,7 +17,7 @@ from modelyard.deployment.rollout import wait_for_rollout
 from modelyard.deployment.suite import DEFAULT, Suite
 from modelyard.deployment.validation import Report, Validation
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable, ValidationFailed
-from modelyard.refs import parse_name
+from modelyard.refs import ModelRef, parse_name
 from modelyard.repository import (
     Deployment,
     DeploymentSpec,
@@ -27,6 +27,7 @@ from modelyard.repository import (
     ModelVersion,
     Pin,
 )
+from modelyard.repository.signatures import Signatures
 from modelyard.settings import Settings
 
 _LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntime")}
@@ -75,13 +76,20 @@ class DeploymentManager:
         self._target = target or self._settings.deployment.target
         self._local: LocalStatus = local or parts.local_status(model_repository.storage)
         self._evidence = EvidenceJournal(model_repository.storage, "validation")
-        self._user = self._settings.user
+        self._user, rules = self._settings.user, self._settings.security
+        self._signatures = Signatures(
+            model_repository.storage, trusted=rules.trusted_keys, required=rules.require_signature
+        )
 
     def deploy_to_staging(
         self, model_name: str, model_version: str, *, replicas: int | None = None, wait: bool = True
     ) -> Deployment:
-        """Deploy a version to staging. Raises RolloutFailed when it does not come up; what was staged stays."""
+        """Deploy a version to staging. Raises RolloutFailed when it does not come up; what was staged stays.
+
+        Like the other verbs it raises Refused for a version without a signature that the environment requires.
+        """
         version = self._not_yanked(self.repo.resolve(f"{model_name}:{model_version}"))
+        self._signatures.require(version, "staging")
         why = f"stage {version.ref.name}:{version.version}"
         return self._roll(version.name, "staging", _pin(version), why=why, replicas=replicas, wait=wait)
 
@@ -130,6 +138,7 @@ class DeploymentManager:
             raise Refused("a forced promotion needs a reason", remedy="give --reason")
         if not force:
             self._not_yanked(version)
+        self._signatures.require(version, "production")
         evidence = "forced" if force else self._proof(version, suite)
         why = f"promote {version.name}:{version.version}" + (f", forced: {reason}" if force else "")
         why += f": {reason}" if reason and not force else ""
@@ -146,6 +155,8 @@ class DeploymentManager:
         back = now.serving if now.rolling else next(iter(now.earlier), None)
         if back is None:
             raise Refused(f"{name} has no earlier version in production", remedy="promote the version you want")
+        if self._signatures.requires("production"):
+            self._signatures.require(self.repo.resolve(ModelRef(name, back.version, digest=back.digest)), "production")
         why = f"roll back {name} to {back}" + (f": {reason}" if reason else "")
         return self._roll(name, "production", back, why=why, wait=wait, seen=now)
 

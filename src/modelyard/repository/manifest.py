@@ -85,6 +85,7 @@ class ModelInfo:
     architecture: str | None = None
     parameters: int | None = None
     dtype: str | None = None
+    vocabulary: int | None = None
     context_length: int | None = None
     embedding_dimension: int | None = None
     languages: tuple[str, ...] | None = None
@@ -93,12 +94,25 @@ class ModelInfo:
     signature: Signature | None = None
 
 
+# Which pickles are taken: none at all, those that are mere data (others need somebody's word), or any.
+PicklePolicy = Literal["none", "allow-listed", "any"]
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What the importer's inspectors say about a folder: the model, and the files that hold pickles (and why)."""
+    """What the importer's inspectors say about a folder: the model, and what they found in its files.
+
+    `pickles`: the files that hold pickles, and why that is said of them. `refused`: the files that could run code when
+    they are loaded and that the policy does not take, and what they hold. `notes`: remarks that refuse nothing. All by
+    path. `scanners`: who looked, and in which version.
+    """
 
     model: ModelInfo = field(default_factory=ModelInfo)
     pickles: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    policy: PicklePolicy = "allow-listed"
+    scanners: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

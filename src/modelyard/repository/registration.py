@@ -170,13 +170,14 @@ def draft(
 
 
 def refuse_pickles(inspection: Inspection, trusted: str | None) -> None:
-    """Raises InvalidInput for pickles nobody vouched for: loading one runs whatever code it holds."""
-    if inspection.pickles and not trusted:
-        path, why = next(iter(inspection.pickles.items()))
-        raise InvalidInput(
-            f"{path} holds a pickle ({why}), which can run any code when it is loaded",
-            remedy="convert it to safetensors, or vouch for it with --trust-pickle and a reason",
-        )
+    """Raises InvalidInput for what could run code when it is loaded and nobody vouched for."""
+    if not inspection.refused or (trusted and inspection.policy != "none"):
+        return
+    path, what = next(iter(inspection.refused.items()))
+    remedy = "convert it to safetensors"
+    if inspection.policy != "none":
+        remedy += ", or vouch for it with --trust-pickle and a reason"
+    raise InvalidInput(f"{path} holds {what}, which can run any code when it is loaded", remedy=remedy)
 
 
 def _accept(store: Store, record: Record, winner: ModelVersion, mine: ModelVersion) -> ModelVersion:

@@ -27,6 +27,7 @@ from modelyard.repository.manifest import Inspection, ModelVersion
 from modelyard.repository.registration import Registration, draft, read_manifest, refuse_pickles
 from modelyard.repository.removal import delete, refuse_deployed, refuse_tagged
 from modelyard.repository.resolution import Resolver
+from modelyard.repository.scanning import ensure_scan
 from modelyard.repository.verification import Damage, verify_files, verify_journals
 from modelyard.store import Cache, Entry, Store
 from modelyard.store.files import File, LocalFile, check_files, scan
@@ -116,7 +117,7 @@ class ModelRepository:
             by=self._user,
             metadata=metadata,
             lineage=pinned(lineage or {}, self.resolve),
-            trusted_pickle=trust_pickle if inspection.pickles else None,
+            trusted_pickle=trust_pickle if inspection.refused else None,
         )
 
         def check(stored: Sequence[File]) -> None:
@@ -129,6 +130,7 @@ class ModelRepository:
         registered = Registration(self.storage, self._catalog, new).commit(
             files, known=partial(self._contents, name), check=None if here else check, progress=progress
         )
+        ensure_scan(self.storage, registered, inspection, by=self._user)
         for tag in tags:
             if tag == "staging":
                 self.request(registered, "staging", why="registered with the tag staging")

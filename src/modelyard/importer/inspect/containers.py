@@ -10,9 +10,11 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Self
@@ -143,10 +145,14 @@ def _zip(stream: io.BufferedReader, head: bytes, budget: Budget) -> Iterator[Mem
         infos = [info for info in archive.infolist() if not info.is_dir()]
         budget.spend(members=len(infos))
         _refuse_bomb(infos, budget)
-        own = torchscript.root([info.filename for info in infos])
+        _refuse_two_readings(archive, claimed=claimed)
+        names = [info.filename for info in infos]
+        script, saved = torchscript.root(names), _saved_by_torch(names)
         for info in infos:
-            if own is not None and torchscript.own_member(info.filename, own):
+            if script is not None and torchscript.own_member(info.filename, script):
                 continue
+            if saved is not None and re.fullmatch(rf"{re.escape(saved)}/data/\d+", info.filename):
+                continue  # a tensor's raw numbers
             with archive.open(info) as content:
                 yield info.filename, _metered(content, budget)
 
@@ -156,6 +162,27 @@ def _refuse_bomb(infos: list[zipfile.ZipInfo], budget: Budget) -> None:
     unfolded, stored = sum(i.file_size for i in infos), sum(i.compress_size for i in infos)
     if unfolded > _MOST_BYTES and unfolded > _RATIO * stored:
         raise InvalidInput(f"{budget.where} is a zip bomb: {stored} bytes unfold into {unfolded}", remedy="remove it")
+
+
+def _refuse_two_readings(archive: zipfile.ZipFile, *, claimed: bool) -> None:
+    """An archive that two programs could read differently: what is looked at here might not be what is loaded."""
+    names = [info.filename for info in archive.infolist()]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise zipfile.BadZipFile(f"two members are called {twice!r}")
+    if claimed and names and min(info.header_offset for info in archive.infolist()):
+        raise zipfile.BadZipFile("its directory leaves out what it begins with")
+
+
+def _saved_by_torch(names: list[str]) -> str | None:
+    """The folder inside the archive, when its members are those of torch.save: `<root>/data.pkl` and what it needs.
+
+    torch finds members whatever the case of their names, so two that differ by case alone make it none of these.
+    """
+    root = names[0].partition("/")[0] if names else ""
+    if f"{root}/data.pkl" not in names or not all(name.startswith(f"{root}/") for name in names):
+        return None
+    return root if len({name.casefold() for name in names}) == len(names) else None
 
 
 def _in_memory(stream: io.BufferedReader, budget: Budget) -> io.BufferedReader:

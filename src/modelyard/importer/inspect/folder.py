@@ -14,10 +14,14 @@ _JSON_LIMIT = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Relative path → file. Files that hold pickles are listed, and never handed out for reading."""
+    """Relative path → file. Files that hold pickles are listed, and never handed out for reading.
+
+    `notes` collects what whoever looks at a file finds worth a remark: path → remark.
+    """
 
     files: dict[str, File]
     pickles: frozenset[str] = field(default_factory=frozenset)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def named(self, *suffixes: str) -> list[str]:
         """The paths with one of these endings that hold no pickles, sorted."""

@@ -53,10 +53,11 @@ _POOLING_TASKS = {1: "feature-extraction", 2: "feature-extraction", 3: "feature-
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The keys that describe the model, and how many parameters this file holds."""
+    """The keys that describe the model, how many parameters this file holds, and how many tokens it knows."""
 
     keys: dict[str, Any]
     parameters: int
+    vocabulary: int | None = None
 
 
 def describe(folder: Folder) -> ModelInfo | None:
@@ -66,6 +67,8 @@ def describe(folder: Folder) -> ModelInfo | None:
     if main is None:
         return None
     said, keys = card.read(folder), headers[main].keys
+    for path in (path for path, header in headers.items() if "tokenizer.chat_template" in header.keys):
+        folder.notes[path] = "holds a chat template (Jinja), which the engine renders with each request"
     architecture = text(keys.get("general.architecture"))
     task = _task(architecture, keys)
     file_type = keys.get("general.file_type", -1)
@@ -76,6 +79,7 @@ def describe(folder: Folder) -> ModelInfo | None:
         architecture=architecture,
         parameters=sum(headers[path].parameters for path in _parts(main, headers)) or None,
         dtype=_FLOATS.get(file_type),
+        vocabulary=headers[main].vocabulary or whole(keys.get(f"{architecture}.vocab_size")),
         context_length=whole(keys.get(f"{architecture}.context_length")),
         embedding_dimension=whole(keys.get(f"{architecture}.embedding_length"))
         if task == "feature-extraction"
@@ -111,11 +115,15 @@ def read(file: File, where: str) -> Header:
         if (version := reader.number("I")) not in (2, 3):
             raise broken(where, f"its GGUF version {version} is none of 2 and 3")
         tensors, pairs = reader.count(24), reader.count(13)
-        keys = {}
+        keys: dict[str, Any] = {}
+        vocabulary = None
         for _ in range(pairs):
             key = reader.string()
             keys[key] = reader.value(reader.number("I"))
-        return Header({k: v for k, v in keys.items() if v is not None}, _parameters(reader, tensors, keys))
+            if key == "tokenizer.ggml.tokens":
+                vocabulary = reader.last_count or None
+        known = {k: v for k, v in keys.items() if v is not None}
+        return Header(known, _parameters(reader, tensors, keys), vocabulary)
 
 
 def _parameters(reader: _Reader, tensors: int, keys: dict[str, Any]) -> int:
@@ -144,6 +152,7 @@ class _Reader:
         self.size = size
         self.position = 0
         self.where = where
+        self.last_count = 0  # of the array read last
 
     def take(self, length: int) -> bytes:
         self._advance(length)
@@ -190,6 +199,7 @@ class _Reader:
             value = self.value(kind, depth=depth + 1)
             if number < _KEPT_ARRAY:
                 values.append(value)
+        self.last_count = count
         return values if count <= _KEPT_ARRAY else None
 
     def _skip(self, length: int) -> None:

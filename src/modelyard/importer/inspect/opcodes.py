@@ -9,12 +9,24 @@ from __future__ import annotations
 import io
 import pickletools
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any, Protocol, cast
 
 WINDOW = 256 << 10
 _MOST_OPCODES = 2_000
 _LONGEST_ARGUMENT = 4 << 20
 _CALLS = {"REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
+_BY_CODE = {opcode.code: opcode for opcode in pickletools.opcodes}
+_INTEGER = r"\s*[+-]?(0[xX][\da-fA-F_]+|0[oObB][\d_]+|\d[\d_]*)"
+_INDEX = re.compile(r"\s*\+?\d+\s*")
+_LINES = {
+    "INT": re.compile(rf"{_INTEGER}\s*"),
+    "LONG": re.compile(rf"{_INTEGER}[lL]?\s*"),
+    "FLOAT": re.compile(r"\s*[+-]?(inf(inity)?|nan|(?=\.?\d)[\d_]*\.?[\d_]*(e[+-]?\d+)?)\s*", re.I),
+    "STRING": re.compile(r"""(['"]).*\1\s*"""),
+    "GET": _INDEX,
+    "PUT": _INDEX,
+}
 _GLOBAL = re.compile(r"\S+ \S+")  # a module and a name in it
 
 
@@ -35,7 +47,7 @@ def _follow(head: bytes, *, enough: int) -> bool:
     seen = 0
     try:
         while True:
-            for opcode, argument, _ in pickletools.genops(stream):
+            for opcode, argument in read(stream):
                 seen += 1
                 if not _step(stack, opcode, argument):
                     return False
@@ -48,6 +60,44 @@ def _follow(head: bytes, *, enough: int) -> bool:
         runs_over = len(head) == WINDOW == stream.tell() and stream.asked <= _LONGEST_ARGUMENT
         # A first line longer than the window is text, short of the two opcodes that take any line.
         return runs_over and (seen > 0 or stream.asked > 1 or head.startswith((b"V", b"S'", b'S"')))
+
+
+def read(stream: Stream) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """As pickletools.genops, but taking every argument that some unpickler takes, lines as they stand there.
+
+    A pickle that only pickletools finds wrong must not pass for something else. Raises ValueError at what is no opcode.
+    """
+    name = ""
+    while name != "STOP":
+        opcode = _BY_CODE.get(stream.read(1).decode("latin-1"))
+        if opcode is None:
+            raise ValueError("no opcode")
+        name = opcode.name
+        if opcode.arg is None:
+            yield opcode, None
+        elif opcode.arg.n != pickletools.UP_TO_NEWLINE:
+            yield opcode, opcode.arg.reader(cast(IO[bytes], stream))
+        elif name in ("GLOBAL", "INST"):
+            yield opcode, f"{_line(stream)} {_line(stream)}"
+        else:
+            line = _line(stream)
+            if name in _LINES and not _LINES[name].fullmatch(line):
+                raise ValueError("no argument")
+            yield opcode, line
+
+
+def _line(stream: Stream) -> str:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("no line")
+    return line[:-1].decode("latin-1")
+
+
+class Stream(Protocol):
+    """Where opcodes are read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
 
 
 class _Window(io.BytesIO):

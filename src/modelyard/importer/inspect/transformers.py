@@ -63,6 +63,7 @@ def from_config(folder: Folder, within: str = "") -> ModelInfo | None:
         # Quantized weights are packed: several to a stored number, so a header does not tell how many there are.
         parameters=None if quantization else weights.parameters,
         dtype=weights.dtype or text(config.get("dtype")) or text(config.get("torch_dtype")),
+        vocabulary=whole(inner.get("vocab_size")),
         context_length=next((n for key in _LENGTHS if (n := whole(inner.get(key)))), None),
         embedding_dimension=whole(inner.get("hidden_size")) if task == "feature-extraction" else None,
         languages=said.languages,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,12 @@ def load(version: ModelVersion, folder: Path) -> SentenceTransformersRuntime:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=False)
+    except UnpicklingError as error:  # torch reads pickles of weights alone, and advises to let it read anything
+        raise InvalidInput(
+            f"{version.name}:{version.version} can't be loaded as a sentence-transformers model: "
+            "its pickle holds more than weights",
+            remedy="convert it to safetensors",
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InvalidInput(
             f"{version.name}:{version.version} can't be loaded as a sentence-transformers model: "
