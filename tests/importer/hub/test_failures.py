@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from modelyard.errors import IntegrityError, InvalidInput, ModelyardError, NotFound, Refused, Unavailable
+from modelyard.errors import IntegrityError, InvalidInput, MissingExtra, ModelyardError, NotFound, Refused, Unavailable
 from modelyard.importer import ModelImporter
 from modelyard.importer.importer import Filter
 from modelyard.repository import ModelRepository
@@ -91,6 +92,12 @@ def test_offline(importer: ModelImporter, hub: HubServer, monkeypatch: pytest.Mo
     with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set; unset it"):
         importer.import_model(f"hf://{NAME}")
     assert hub.requests == []
+
+
+def test_without_its_library(importer: ModelImporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingExtra, match=r"huggingface_hub is not installed; pip install 'modelyard\[huggingface\]'"):
+        importer.import_model(f"hf://{NAME}")
 
 
 # Connections that break.
