@@ -70,7 +70,7 @@ COMMANDS = {
     "import nowhere": "there is no file or folder nowhere; check the path",
     "import empty": "the folder empty is empty; give the folder",
     "import ''": "'' is not a path; give the folder or file",
-    "import hf://org/model": "no such kind of source; give a path",
+    "import mars://org/model": "no such kind of source; give hf://",
     "import model good:stable": "names a tag, not a version; leave it out, or write name:v1.0.0",
     "show nothing": "there is no model 'nothing' in file://",
     "ls nothing": "see `modelyard ls`",

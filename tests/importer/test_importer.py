@@ -79,8 +79,7 @@ def test_pickles_need_a_reason(importer: ModelImporter, model: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "error", "why"),
     [
-        ("hf://org/model", InvalidInput, "a path or file:///path"),
-        ("s3://bucket/model", InvalidInput, "no such kind of source"),
+        ("mars://org/model", InvalidInput, "no such kind of source; give .* or a path or file:///path"),
         ("file://elsewhere/model", InvalidInput, "another machine"),
         ("/no/such/model", NotFound, "no file or folder /no/such/model"),
         ("", InvalidInput, "not a path"),

@@ -6,7 +6,8 @@ Knows neither formats nor pickles: the repository inspects what it is given.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,7 +17,7 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.importer.sources import source_of
 from modelyard.refs import Version, parse_name
 from modelyard.repository import ModelRepository, ModelVersion
-from modelyard.store.files import File
+from modelyard.store.files import File, check_files
 from modelyard.store.transfer import Progress, no_progress
 
 
@@ -45,6 +46,22 @@ def _matches(file: File, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(file.path, pattern) for pattern in patterns)
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model where it lies, named and numbered, before any of it is moved."""
+
+    name: str
+    version: Version
+    files: Sequence[File]
+    metadata: dict[str, Any]
+    lineage: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
 class ModelImporter:
     """Imports into one repository."""
 
@@ -65,30 +82,64 @@ class ModelImporter:
     ) -> ModelVersion:
         """Register what a source holds, under its own name and its own or the next version where none are given.
 
-        `files` chooses some of them. `metadata` wins over what the source says of
-        itself. `trust_pickle` is the reason why files that hold pickles may be stored all the same. Raises what the
-        source and `ModelRepository.register` raise.
+        `files` chooses some of them. `metadata` wins over what the source says of itself. `trust_pickle` is the reason
+        why files that hold pickles may be stored all the same. Raises what the source and `ModelRepository.register`
+        raise.
         """
+        with self.open(source, name, version, metadata=metadata, files=files) as candidate:
+            return self.register(candidate, tags=tags, trust_pickle=trust_pickle, progress=progress)
+
+    @contextmanager
+    def open(
+        self,
+        source: str | Path,
+        name: str | None = None,
+        version: str | None = None,
+        *,
+        metadata: dict[str, Any] | None = None,
+        files: Filter | None = None,
+    ) -> Iterator[Candidate]:
+        """What `import_model` would register, for as long as the context lasts. Moves nothing."""
         address = str(source)
         with source_of(address).open(address) as fetched:
             model_name = parse_name(name) if name else valid_name(fetched.name)
             wanted = version or fetched.version
-            return self._repository.register(
+            chosen = (files or Filter()).choose(fetched.files)
+            check_files(chosen)
+            yield Candidate(
                 model_name,
-                Version.parse(wanted) if wanted else next_version(self._versions(model_name)),
-                (files or Filter()).choose(fetched.files),
+                Version.parse(wanted) if wanted else self.next_version(model_name),
+                chosen,
                 fetched.metadata | (metadata or {}),
-                lineage=fetched.lineage,
-                tags=tags,
-                trust_pickle=trust_pickle,
-                progress=progress,
+                fetched.lineage,
             )
 
-    def _versions(self, name: str) -> list[Version]:
+    def register(
+        self,
+        candidate: Candidate,
+        *,
+        tags: Sequence[str] = (),
+        trust_pickle: str | None = None,
+        progress: Progress = no_progress,
+    ) -> ModelVersion:
+        """Bring in what `open` gave."""
+        return self._repository.register(
+            candidate.name,
+            candidate.version,
+            candidate.files,
+            candidate.metadata,
+            lineage=candidate.lineage,
+            tags=tags,
+            trust_pickle=trust_pickle,
+            progress=progress,
+        )
+
+    def next_version(self, name: str) -> Version:
+        """The version that a model of this name gets when none is given."""
         try:
-            return [Version.parse(text) for text in self._repository.list_models(name)]
+            return next_version(self._repository.versions(name))
         except NotFound:
-            return []
+            return next_version(())
 
 
 def next_version(versions: Iterable[Version]) -> Version:

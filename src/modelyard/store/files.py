@@ -212,6 +212,8 @@ def _refuse_clashes(files: Sequence[File]) -> None:
     seen: dict[str, str] = {}
     for file in files:
         folded = unicodedata.normalize("NFC", file.path).casefold()
-        other = seen.setdefault(folded, file.path)
-        if other != file.path:
-            raise InvalidInput(f"{other} and {file.path} differ by case alone", remedy="rename one of them")
+        if folded in seen:
+            other = seen[folded]
+            same = f"{other} is there twice" if other == file.path else f"{other} and {file.path} differ by case alone"
+            raise InvalidInput(same, remedy="rename one of them")
+        seen[folded] = file.path

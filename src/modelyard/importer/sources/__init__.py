@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from modelyard.errors import InvalidInput
+from modelyard.importer.sources.huggingface import HuggingFaceSource
 from modelyard.importer.sources.local import LocalSource
 from modelyard.importer.sources.source import Estate, Fetched, Listed, Source
 
 __all__ = ["SOURCES", "Estate", "Fetched", "Listed", "Source", "source_of"]
 
-SOURCES: tuple[Source, ...] = (LocalSource(),)
+SOURCES: tuple[Source, ...] = (HuggingFaceSource(), LocalSource())
 
 
 def source_of(address: str) -> Source:

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from modelyard.store.files import File
 
+MOST_FILES = 10_000  # of one model; a place that holds more is no model, or bears ill will
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
