@@ -61,9 +61,10 @@ def test_build_metadata_is_named_as_the_reason(yard: Cli) -> None:
 
 COMMANDS = {
     # What is not there.
-    "register model good:vv1": "'good:vv1' names no version; write good:v1.0.0",
-    "register model good": "'good' names no version; write good:v1.0.0",
-    "register model good:latest": "names no version; write good:v1.0.0",
+    "register model good:vv1": "'good:vv1' names no version; the next one is good:v1.1.0",
+    "register model good": "'good' names no version; the next one is good:v1.1.0",
+    "register model good:latest": "names no version; the next one is good:v1.1.0",
+    "register model new": "'new' names no version; the next one is new:v1.0.0",
     "register model good:": "'' is not a tag; use lower-case letters",
     "register nowhere x:v1.0.0": "there is no file or folder 'nowhere'; check the path",
     "register empty x:v1.0.0": "the folder empty is empty; give the folder that holds the model's files",
@@ -71,6 +72,8 @@ COMMANDS = {
     "import empty": "the folder empty is empty; give the folder",
     "import ''": "'' is not a path; give the folder or file",
     "import mars://org/model": "no such kind of source; give hf://",
+    "import model --include *.gguf": "none of the 1 files (weights.bin, …) is chosen; change --include or --exclude",
+    "import model --exclude * --dry-run": "is chosen; change --include or --exclude",
     "import model good:stable": "names a tag, not a version; leave it out, or write name:v1.0.0",
     "show nothing": "there is no model 'nothing' in file://",
     "ls nothing": "see `modelyard ls`",

@@ -146,6 +146,26 @@ def test_import_finds_name_and_version_by_itself(yard: Cli, folder: Path) -> Non
     assert yard("show", "other:stable", "--json").json["version"] == "v3.0.0"
 
 
+def test_a_dry_run_moves_nothing(yard: Cli, folder: Path) -> None:
+    (folder / "model" / "notes.txt").write_text("seen")
+    before = sorted((folder / ".modelyard").rglob("*"))
+
+    said = yard("import", "model", "new", "--include", "*.bin", "--dry-run")
+    assert said.out.splitlines()[0] == "would import new:v1.0.0 (1 file, 7 B)"
+    assert "weights.bin  7 B" in said.out and "notes.txt" not in said.out
+    found = yard("import", "model", "--exclude", "*.bin", "--set", "f1=0.5", "--dry-run", "--json").json
+    assert (found["name"], found["version"]) == ("model", "v1.0.0")
+    assert found["files"] == [{"path": "notes.txt", "size": 4, "sha256": None}]
+    assert found["metadata"] == {"source": {"kind": "local", "path": "model"}, "f1": 0.5}
+    assert sorted((folder / ".modelyard").rglob("*")) == before
+
+
+def test_import_as_json(yard: Cli) -> None:
+    manifest = yard("import", "model", "new", "--include", "weights.*", "--json").json
+    assert (manifest["name"], manifest["version"]) == ("new", "v1.0.0")
+    assert manifest == {key: value for key, value in yard("show", "new", "--json").json.items() if key in manifest}
+
+
 def test_config(yard: Cli) -> None:
     assert yard("config", "set", "embeddings", "search", "all-MiniLM-L6-v2", "--reason", "small").code == 0
     assert yard("config", "set", "embeddings", "splits", '{"a": 0.1}').code == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -419,3 +422,21 @@ def test_an_endpoint_with_a_password(importer: ModelImporter, hub: HubServer, mo
     with pytest.raises(NotFound) as caught:
         importer.import_model("hf://nobody/nothing")
     assert "geheim" not in str(caught.value)
+
+
+def test_the_command(hub: HubServer, tmp_path: Path) -> None:
+    hub.repositories[NAME].private = True
+    environ = os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "MODELYARD_CACHE": str(tmp_path / "cache")}
+    (tmp_path / ".modelyard").mkdir()
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", "modelyard", "import", f"hf://{NAME}@main", "tiny", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+        assert TOKEN not in done.stdout + done.stderr
+        return done.stdout
+
+    found = json.loads(run("--include", "*Q4_K_M.gguf", "--dry-run", "--json"))
+    assert (found["name"], found["version"], found["model"]["quantization"]) == ("tiny", "v1.0.0", "Q4_K_M")
+    assert [file["sha256"] for file in found["files"]] == [hashlib.sha256(FILES["quant/tiny-Q4_K_M.gguf"]).hexdigest()]
+    assert not list((tmp_path / ".modelyard").rglob("*"))
+    assert run("--exclude", "*.gguf").startswith("imported tiny:v1.0.0@sha256:")

@@ -48,6 +48,13 @@ def test_the_next_import_is_the_next_version(importer: ModelImporter, repository
     assert [str(version) for version in versions] == ["v1.0.0", "v1.0.5", "v1.1.0", "v2.0.0-rc.1", "v2.0.0"]
 
 
+def test_a_number_is_not_used_again(importer: ModelImporter, repository: ModelRepository, model: Path) -> None:
+    importer.import_model(model, "m", "v3.0.0")
+    repository.delete("m", "v3.0.0", reason="wrong")
+    assert str(importer.next_version("m")) == "v3.1.0"
+    assert str(importer.import_model(model, "m").version) == "v3.1.0"
+
+
 def test_a_real_file_by_url(importer: ModelImporter) -> None:
     version = importer.import_model(f"file://{builders.smollm()}")
     assert (version.name, version.model.format) == ("SmolLM2-135M-Instruct.Q4_1", "gguf")

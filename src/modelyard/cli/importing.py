@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelyard.cli.context import human_size, parse_value, transfer, yard_of
+from modelyard.cli.context import Json, human_size, parse_value, print_json, print_table, transfer, yard_of
 from modelyard.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from modelyard.repository import ModelVersion
+    from modelyard.importer.importer import Candidate
+    from modelyard.repository import Inspection, ModelInfo, ModelVersion
 
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag it; may be repeated. `staging` also stages it.")
@@ -25,6 +27,12 @@ Values = Annotated[
 Lineage = Annotated[
     list[str] | None,
     typer.Option("--lineage", metavar="KIND=REF", help="What it was made of, as base_model=name:v1.0.0; repeatable."),
+]
+Include = Annotated[
+    list[str] | None, typer.Option("--include", metavar="PATTERN", help="Only these files, as '*.gguf'; repeatable.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Not these files; may be repeated.")
 ]
 TrustPickle = Annotated[
     str | None, typer.Option("--trust-pickle", metavar="REASON", help="Take pickles, for a reason that is kept.")
@@ -50,10 +58,11 @@ def register(
     from modelyard.refs import ModelRef
     from modelyard.store.files import scan
 
-    parsed = ModelRef.parse(ref)
+    parsed, yard = ModelRef.parse(ref), yard_of(context)
     if parsed.version is None:
-        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {parsed.name}:v1.0.0")
-    metadata, yard = _metadata(meta, values), yard_of(context)
+        following = yard.importer.next_version(parsed.name)
+        raise InvalidInput(f"{ref!r} names no version", remedy=f"the next one is {parsed.name}:{following}")
+    metadata = _metadata(meta, values)
     with transfer(f"register {ref}", sum(file.size for file in scan(path))) as progress:
         version = yard.repository.register_model(
             parsed.name,
@@ -72,30 +81,59 @@ def register(
 
 def import_(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file or folder.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="An address; see docs/importing.md.")],
     ref: Annotated[str | None, typer.Argument(metavar="REF", help="name or name:v1.2.0")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be imported, and move nothing.")] = False,
     meta: Meta = None,
     values: Values = None,
     tags: Tags = None,
     trust_pickle: TrustPickle = None,
+    as_json: Json = False,
 ) -> None:
     """Bring a model in: name, next version and description are found where not given."""
+    from modelyard.importer.importer import Filter
     from modelyard.refs import ModelRef
 
-    parsed = ModelRef.parse(ref) if ref else None
+    parsed, yard = ModelRef.parse(ref) if ref else None, yard_of(context)
     if parsed and parsed.tag:
         raise InvalidInput(f"{ref!r} names a tag, not a version", remedy="leave it out, or write name:v1.0.0")
-    version = yard_of(context).importer.import_model(
-        source,
-        parsed.name if parsed else None,
-        str(parsed.version) if parsed and parsed.version else None,
-        metadata=_metadata(meta, values),
-        tags=tags or (),
-        trust_pickle=trust_pickle,
-    )
-    what = ", ".join(str(part) for part in (version.model.format, version.model.task) if part) or "unknown format"
-    print(f"imported {version.ref} ({what}, {human_size(version.size)})")
+    name, number = (parsed.name, parsed.version) if parsed else (None, None)
+    chosen, metadata = Filter(include or (), exclude or ()), _metadata(meta, values)
+    with yard.importer.open(
+        source, name, str(number) if number else None, metadata=metadata, files=chosen
+    ) as candidate:
+        if dry_run:
+            _print_candidate(candidate, yard.inspect(candidate.files), as_json=as_json)
+            return
+        with transfer(f"import {candidate.name}:{candidate.version}", candidate.size) as progress:
+            version = yard.importer.register(candidate, tags=tags or (), trust_pickle=trust_pickle, progress=progress)
+    if as_json:
+        print_json(json.loads(version.to_json()))
+    else:
+        print(f"imported {version.ref} ({_kind(version.model)}, {human_size(version.size)})")
     _advise(version)
+
+
+def _kind(model: ModelInfo) -> str:
+    return ", ".join(part for part in (model.format, model.task) if part) or "unknown format"
+
+
+def _print_candidate(candidate: Candidate, found: Inspection, *, as_json: bool) -> None:
+    """What an import would bring in."""
+    model = {key: value for key, value in asdict(found.model).items() if value is not None}
+    if as_json:
+        files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in candidate.files]
+        said = {"metadata": candidate.metadata, "lineage": candidate.lineage, "pickles": found.pickles}
+        print_json({"name": candidate.name, "version": str(candidate.version), "files": files, "model": model, **said})
+        return
+    count = f"{len(candidate.files)} file{'' if len(candidate.files) == 1 else 's'}"
+    print(f"would import {candidate.name}:{candidate.version} ({count}, {human_size(candidate.size)})")
+    facts = model | {f"pickle in {path}": why for path, why in found.pickles.items()}
+    for key, value in facts.items():
+        print(f"  {key}: {value}")
+    print_table(("FILE", "SIZE", "SHA256"), [(f.path, human_size(f.size), f.sha256) for f in candidate.files])
 
 
 def _advise(version: ModelVersion) -> None:

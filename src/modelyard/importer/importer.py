@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -135,11 +135,12 @@ class ModelImporter:
         )
 
     def next_version(self, name: str) -> Version:
-        """The version that a model of this name gets when none is given."""
-        try:
-            return next_version(self._repository.versions(name))
-        except NotFound:
-            return next_version(())
+        """The version that a model of this name gets when none is given; a number that was used is not used again."""
+        record = self._repository.record(name)
+        used = [Version.parse(text) for text in (*record.deleted, *record.void.values())]
+        with suppress(NotFound):
+            used += self._repository.versions(name)
+        return next_version(used)
 
 
 def next_version(versions: Iterable[Version]) -> Version:
