@@ -105,7 +105,7 @@ def _is_tar(head: bytes) -> bool:
 
 def _tar(stream: io.BufferedReader, budget: Budget) -> Iterator[Member]:
     # Read as a stream, so that a compressed one is unfolded once.
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=64 << 10, tarinfo=_TarInfo) as archive:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=64 << 10, tarinfo=TarInfo) as archive:
         for info in archive:
             budget.spend(members=1)
             content = archive.extractfile(info) if info.isreg() else None
@@ -113,7 +113,7 @@ def _tar(stream: io.BufferedReader, budget: Budget) -> Iterator[Member]:
                 yield info.name, _metered(content, budget)
 
 
-class _TarInfo(tarfile.TarInfo):
+class TarInfo(tarfile.TarInfo):
     """A header that may be followed by a longer one, which tarfile reads into memory as a whole."""
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Models on this machine: a folder, a file, a file:// URL. They are read where they lie."""
+"""Models on this machine: a folder, a file, an archive, a file:// URL. Only an archive is unpacked for it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from modelyard.errors import InvalidInput, NotFound
+from modelyard.importer import archives
 from modelyard.importer.sources.source import Fetched
 from modelyard.store.files import scan
 
 
 class LocalSource:
-    example = "a path or file:///path"
+    example = "a path (folder, file, .zip, .tar.gz) or file:///path"
 
     def matches(self, source: str) -> bool:
         return "://" not in source or source.lower().startswith("file://")
@@ -26,7 +27,11 @@ class LocalSource:
         real = path.resolve()
         # Only the last part of the path: the rest tells of somebody's machine, not of the model.
         said = {"source": {"kind": "local", "path": real.name}}
-        yield Fetched(scan(path), real.stem if real.is_file() else real.name, metadata=said)
+        if archives.holds_files(real):
+            with archives.unpacked(real) as files:
+                yield Fetched(files, real.name[: -len(archives.suffix(real))], metadata=said)
+        else:
+            yield Fetched(scan(path), real.stem if real.is_file() else real.name, metadata=said)
 
 
 def _path(source: str) -> Path:
