@@ -44,6 +44,14 @@ def test_of_racing_creations_one_wins(store: Store) -> None:
             assert store.get(key) == b"%d" % won.index(True)
 
 
+def test_sizes(store: Store) -> None:
+    store.put("a/b", b"four")
+    assert store.size("a/b") == 4
+    for key in ("a", "c"):
+        with pytest.raises(NotFound, match=f"{key} is not in"):
+            store.size(key)
+
+
 def test_put_replaces(store: Store) -> None:
     store.put("a", b"old")
     store.put("a", b"new")

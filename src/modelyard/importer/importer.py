@@ -154,7 +154,9 @@ def next_version(versions: Iterable[Version]) -> Version:
 
 
 def valid_name(text: str) -> str:
-    """A model name made of what a file or folder is called. Raises InvalidInput when too little of it is left."""
+    """A model name made of what a model is called elsewhere. Raises InvalidInput when too little of it is left."""
+    with suppress(InvalidInput):
+        return parse_name(text)
     allowed = re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")
     try:
         return parse_name(allowed[:96].rstrip(".-"))

@@ -149,6 +149,11 @@ class Store:
         with self._errors(key):
             return obstore.sign(self._backend, "GET", check_key(key), expires)
 
+    def size(self, key: str) -> int:
+        """Bytes of an object. Raises NotFound."""
+        with self._errors(key):
+            return obstore.head(self._backend, check_key(key))["size"]
+
     def objects(self, prefix: str) -> Iterator[Object]:
         """Every object below the folder `prefix`, page by page; in no order unless the store is `ordered`."""
         with self._errors(prefix):

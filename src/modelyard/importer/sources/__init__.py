@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from modelyard.errors import InvalidInput
+from modelyard.importer.sources.bucket import BucketSource
 from modelyard.importer.sources.huggingface import HuggingFaceSource
 from modelyard.importer.sources.local import LocalSource
+from modelyard.importer.sources.ollama import OllamaSource
 from modelyard.importer.sources.source import Estate, Fetched, Listed, Source
+from modelyard.importer.sources.yard import YardSource
 
 __all__ = ["SOURCES", "Estate", "Fetched", "Listed", "Source", "source_of"]
 
-SOURCES: tuple[Source, ...] = (HuggingFaceSource(), LocalSource())
+SOURCES: tuple[Source, ...] = (HuggingFaceSource(), BucketSource(), YardSource(), OllamaSource(), LocalSource())
 
 
 def source_of(address: str) -> Source:
@@ -19,5 +22,5 @@ def source_of(address: str) -> Source:
             return source
     raise InvalidInput(
         f"can't import from {address!r}: no such kind of source",
-        remedy=f"give {' or '.join(source.example for source in SOURCES)}",
+        remedy=f"give {', '.join(source.example for source in SOURCES)}",
     )
