@@ -115,6 +115,13 @@ def test_one_quantization_of_a_revision(importer: ModelImporter, hub: HubServer)
     assert not [request for request in hub.asked("/resolve/") if "Q4_K_M" not in request.path]
 
 
+def test_a_revision_that_is_called_as_a_version(importer: ModelImporter, hub: HubServer) -> None:
+    hub.repositories[NAME].revisions += ("v2.1.0", "v2")
+    chosen = Filter(["*.json"])
+    versions = [str(importer.import_model(f"hf://{NAME}@{r}", files=chosen).version) for r in ("v2.1.0", "v2", COMMIT)]
+    assert versions == ["v2.1.0", "v2.2.0", "v2.3.0"]
+
+
 def test_a_model_without_organisation(importer: ModelImporter, hub: HubServer) -> None:
     hub.repositories["gpt2"] = Repository({"model.safetensors": WEIGHTS})
     assert importer.import_model("hf://gpt2").name == "gpt2"

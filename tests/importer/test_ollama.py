@@ -103,7 +103,7 @@ def test_names(importer: ModelImporter, ollama: Ollama, address: str, path: str,
     ollama.model(path, [ollama.blob("model", WEIGHTS)])
     assert importer.import_model(address).name == name
     (listed,) = OllamaSource().list("ollama://")
-    assert (listed.address.removesuffix(":latest"), listed.name) == (address, name)
+    assert (listed.address.removesuffix(":latest"), listed.name, listed.version) == (address, name, "v1.0.0")
 
 
 def test_all_models_are_listed_in_order(ollama: Ollama) -> None:

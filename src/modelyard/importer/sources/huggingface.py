@@ -19,6 +19,7 @@ from modelyard.errors import InvalidInput
 from modelyard.importer.hub import Asked, Hub, connect
 from modelyard.importer.remote import Patience, RemoteFile
 from modelyard.importer.sources.source import MOST_FILES, Fetched
+from modelyard.refs import Version
 from modelyard.store.documents import problem
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
@@ -50,8 +51,13 @@ class HuggingFaceSource:
             "revision": asked.revision,
             "commit": found.sha,
         }
-        lineage = {"source": f"hf://{name}@{found.sha}"}
-        yield Fetched(_files(hub, pinned), name.split("/")[-1], metadata={"source": said}, lineage=lineage)
+        yield Fetched(
+            _files(hub, pinned),
+            name.split("/")[-1],
+            _version(asked.revision),
+            metadata={"source": said},
+            lineage={"source": f"hf://{name}@{found.sha}"},
+        )
 
 
 class _Repository(BaseModel):
@@ -85,6 +91,14 @@ def _parse(source: str) -> Asked:
             f"{source} names no model on the Hub", remedy="write hf://org/name or hf://org/name@revision"
         )
     return Asked(repository, revision or "main")
+
+
+def _version(revision: str) -> str | None:
+    """A revision that is called as a version is one; branches and commits are none."""
+    try:
+        return str(Version.parse(revision))
+    except InvalidInput:
+        return None
 
 
 def _api(asked: Asked, what: str) -> str:

@@ -56,6 +56,7 @@ class OllamaSource:
         yield Fetched(files, name.readable, metadata=said)
 
     def list(self, source: str) -> Iterator[Listed]:
+        """Ollama knows no versions: each name and tag is the first version of a model."""
         wanted = source.removeprefix("ollama://")
         manifests = (self._folder or _folder()) / "manifests"
         for path in sorted(manifests.glob("*/*/*/*")):
@@ -63,7 +64,7 @@ class OllamaSource:
             if path.is_file() and not any(part.startswith(".") for part in parts):
                 name = _Name(*parts)
                 if wanted in ("", name.model):
-                    yield Listed(f"ollama://{name}", name.readable, name.tag)
+                    yield Listed(f"ollama://{name}", name.readable, "v1.0.0")
 
 
 @dataclass(frozen=True, slots=True)
