@@ -158,18 +158,30 @@ def connect(patience: Patience) -> Hub:
     """The Hub of the environment. Raises MissingExtra."""
     try:
         from huggingface_hub import constants
-        from huggingface_hub.utils import build_hf_headers
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "huggingface") from error
-    if urlsplit(constants.ENDPOINT).scheme not in ("http", "https"):
+    endpoint = constants.ENDPOINT
+    if urlsplit(endpoint).scheme not in ("http", "https"):
         raise InvalidInput("HF_ENDPOINT is no address", remedy="write https://host")
-    try:
-        headers = build_hf_headers(library_name="modelyard", library_version=modelyard.__version__)
-    except (OSError, ValueError):  # a token that can't be read or renewed; what is said of it may hold it
-        raise Refused("the Hugging Face token can't be used", remedy=_LOG_IN) from None
     # Compressed bytes can't be taken up in the middle.
-    headers |= {"accept-encoding": "identity"}
-    return Hub(_without_user(constants.ENDPOINT), patience, constants.ENDPOINT, headers)
+    headers = {"user-agent": f"modelyard/{modelyard.__version__}", "accept-encoding": "identity"}
+    if token := None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else _token():
+        headers["authorization"] = f"Bearer {token}"
+    return Hub(_without_user(endpoint), patience, endpoint, headers)
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import DeviceCodeError, OIDCError
+
+    unusable = Refused("the Hugging Face token can't be used", remedy=_LOG_IN)
+    try:
+        token = get_token()
+    except (OSError, ValueError, DeviceCodeError, OIDCError):
+        raise unusable from None  # what is said of a token may hold it
+    if token and not (token.isascii() and token.isprintable()):
+        raise unusable
+    return token
 
 
 def _offered(response: Response, start: int) -> tuple[int, int | None]:

@@ -1,6 +1,6 @@
 """A model hub on 127.0.0.1: the part of the Hugging Face Hub's HTTP API that clients read models with, and its faults.
 
-`test_huggingface.py` checks it against huggingface_hub's own client.
+`test_import.py` checks it against huggingface_hub's own client.
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ def git_sha1(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0%s" % (len(data), data)).hexdigest()
 
 
+@dataclass(frozen=True)
+class Request:
+    """What was asked."""
+
+    path: str
+    headers: dict[str, str]
+
+
 @dataclass
 class HubServer:
     """What it holds, what it was asked, and how it misbehaves: `faults` are tried in turn, before anything else."""
@@ -59,9 +67,9 @@ class HubServer:
     cdn: str | None = None
     page: int = 1000
     faults: list[Fault] = field(default_factory=list)
-    requests: list[Answer] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
-    def asked(self, path: str) -> list[Answer]:
+    def asked(self, path: str) -> list[Request]:
         return [request for request in self.requests if path in request.path]
 
 
@@ -74,7 +82,7 @@ class Answer(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
     def do_GET(self) -> None:
-        self.hub.requests.append(self)
+        self.hub.requests.append(Request(self.path, {key.title(): value for key, value in self.headers.items()}))
         if any(fault(self) for fault in list(self.hub.faults)):
             return
         path = unquote(urlsplit(self.path).path)
