@@ -86,11 +86,7 @@ def test_pickles_need_a_reason(importer: ModelImporter, model: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "error", "why"),
     [
-        (
-            "mars://org/model",
-            InvalidInput,
-            r"no such kind of source; give .* or a path \(folder, file, \.zip, \.tar\.gz\) or file:///path",
-        ),
+        ("mars://org/model", InvalidInput, "no such kind of source; give hf://.* or the path of a folder"),
         ("file://elsewhere/model", InvalidInput, "another machine"),
         ("/no/such/model", NotFound, "no file or folder /no/such/model"),
         ("", InvalidInput, "not a path"),

@@ -13,7 +13,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from modelyard.errors import AlreadyExists, Conflict, IntegrityError, InvalidInput, ModelyardError, NotFound, StoreError
+from modelyard.errors import (
+    AlreadyExists,
+    Conflict,
+    IntegrityError,
+    InvalidInput,
+    ModelyardError,
+    NotFound,
+    StoreError,
+    Unavailable,
+)
 from modelyard.refs import Version
 from modelyard.repository.attempts import GRACE, Attempt, discard
 from modelyard.repository.catalog import Catalog, Record
@@ -81,7 +90,7 @@ class Registration:
         found = {(file.size, file.sha256): file.key for each in earlier for file in each.record.files}
         try:
             mine = self._send(files, found | dict(known()), check, progress)
-        except (StoreError, KeyboardInterrupt):
+        except (StoreError, Unavailable, KeyboardInterrupt):  # of the store, or of the place that files come from
             self._leave()
             raise
         except ModelyardError:

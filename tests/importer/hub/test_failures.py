@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -139,7 +140,34 @@ def test_a_file_that_never_comes_to_its_end(
     hub.faults.append(of_files(ends))
     with pytest.raises(Unavailable, match=rf"model\.safetensors of hf://{NAME}: the connection to .* broke"):
         importer.import_model(f"hf://{NAME}", files=Filter(["model.safetensors"]))
-    assert nothing_left(repository)
+    assert repository.list_models() == []
+
+
+def test_what_has_arrived_is_not_fetched_again(
+    importer: ModelImporter, repository: ModelRepository, hub: HubServer, rests: list[float]
+) -> None:
+    hub.repositories[NAME] = Repository({"a.dat": WEIGHTS, "b.dat": WEIGHTS[::-1]}, frozenset({"a.dat", "b.dat"}))
+    whole = f"bytes=0-{len(WEIGHTS) - 1}"
+
+    def breaks_off(answer: Answer) -> bool:
+        """The second file, once the first one is there."""
+        if answer.headers["Range"] != whole:
+            return False
+        deadline = time.monotonic() + 10
+        while not any(each.key.endswith("/a.dat") for each in repository.storage.objects("models")):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        return answer.content(WEIGHTS, most=0)
+
+    hub.faults.append(of_files(breaks_off, path="/b.dat"))
+    with pytest.raises(Unavailable, match=r"b\.dat of hf://.*: the connection to .* broke; try again later"):
+        importer.import_model(f"hf://{NAME}")
+    hub.faults.clear()
+    hub.requests.clear()
+    version = importer.import_model(f"hf://{NAME}")
+    fetched = [request.path.rpartition("/")[2] for request in hub.requests if request.headers.get("Range") == whole]
+    assert fetched == ["b.dat"]
+    assert repository.verify(version) == []
 
 
 # A hub that lies.

@@ -20,7 +20,7 @@ def source_of(address: str) -> Source:
     for source in SOURCES:
         if source.matches(address):
             return source
+    *others, last = (source.example for source in SOURCES)
     raise InvalidInput(
-        f"can't import from {address!r}: no such kind of source",
-        remedy=f"give {', '.join(source.example for source in SOURCES)}",
+        f"can't import from {address!r}: no such kind of source", remedy=f"give {', '.join(others)} or {last}"
     )

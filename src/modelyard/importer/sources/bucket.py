@@ -21,7 +21,7 @@ _OF_A_YARD = ("versions/", "catalog/")
 
 
 class BucketSource:
-    example = "s3://bucket/folder (or gs://, az://)"
+    example = "s3://bucket/folder (gs://, az://)"
 
     def matches(self, source: str) -> bool:
         return source.startswith(_SCHEMES)

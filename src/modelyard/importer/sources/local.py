@@ -14,7 +14,7 @@ from modelyard.store.files import scan
 
 
 class LocalSource:
-    example = "a path (folder, file, .zip, .tar.gz) or file:///path"
+    example = "the path of a folder, file or archive"
 
     def matches(self, source: str) -> bool:
         return "://" not in source or source.lower().startswith("file://")
