@@ -28,11 +28,17 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One model version of a place: an address that `Source.open` takes, and its name and version there."""
+    """One model version of a place: an address that `Source.open` takes, and its name and version there.
+
+    `pin` tells whether it has been imported already, without a look at its files: what `open` gives as
+    `lineage["source"]`, or the content's digest. `tags` are those that it has there.
+    """
 
     address: str
     name: str
     version: str
+    pin: str = ""
+    tags: tuple[str, ...] = ()
 
 
 class Source(Protocol):
