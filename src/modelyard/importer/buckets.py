@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -67,7 +68,7 @@ class BucketEstate:
                 else str(_folder(store.url) / name / version)
             )
             where = f"{store.url}/{name}/{version}"
-            below = [Object(each.key.removeprefix(f"{name}/{version}/"), each.size, each.modified) for each in found]
+            below = [replace(each, key=each.key.removeprefix(f"{name}/{version}/")) for each in found]
             yield Listed(url, name, version, pin(where, below))
 
 
@@ -136,8 +137,8 @@ def group(objects: Iterable[Object]) -> dict[tuple[str, str], list[Object]]:
 
 
 def pin(where: str, objects: Iterable[Object]) -> str:
-    """What tells this content of the folder from any other, as far as a listing does: names, sizes, times."""
-    lines = sorted(f"{each.key} {each.size} {each.modified.isoformat()}\n" for each in objects)
+    """What tells this content of the folder from any other, as far as a listing does: names, sizes, ETags."""
+    lines = sorted(f"{each.key} {each.size} {each.etag or each.modified.isoformat()}\n" for each in objects)
     return f"{_shown(where)}@{hashlib.sha256(''.join(lines).encode()).hexdigest()[:32]}"
 
 

@@ -115,7 +115,7 @@ class Server:
             raise Passing(f"{self.name} answered {status}", wait=_asked_to_wait(response))
         if status in (401, 403):
             raise Refused(f"{self.name} does not let us read {what}", remedy=_LOG_IN)
-        if status == 404:
+        if status in (400, 404):  # of an alias that is not there it says 400
             raise NotFound(f"there is no {what} at {self.name}", remedy="check the name and the address")
         if response.is_redirect:
             raise InvalidInput(f"{self.name} sends us elsewhere", remedy="write the address that it redirects to")

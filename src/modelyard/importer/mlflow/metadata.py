@@ -42,12 +42,20 @@ def metadata(known: Known, mlmodel: dict[str, Any]) -> dict[str, Any]:
     measured = [part.data for part in (known.run, known.logged) if part]
     found = {
         "description": _description(known),
-        "metrics": {metric.key: metric.value for data in measured for metric in data.metrics},
+        "metrics": _metrics(known),
         "params": {param.key: param.value for data in measured for param in data.params},
         "signature": signature(mlmodel.get("signature")),
         "mlflow": _own(known, mlmodel),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _metrics(known: Known) -> dict[str, float | str]:
+    """The model's own before the run's, which may have logged several models."""
+    run = {metric.key: metric.value for metric in known.run.data.metrics} if known.run else {}
+    own = {metric.key: metric.value for metric in known.logged.data.metrics} if known.logged else {}
+    # Of a logged model MLflow gives 0 for what is no number; the run still knows.
+    return run | {key: value for key, value in own.items() if not isinstance(run.get(key), str)}
 
 
 def _description(known: Known) -> str:

@@ -27,6 +27,7 @@ from modelyard.importer.mlflow.documents import (
     RegisteredModel,
     Run,
     Versions,
+    pairs,
 )
 from modelyard.importer.mlflow.metadata import Known, metadata, read_mlmodel, tag_of
 from modelyard.importer.remote import Patience
@@ -137,6 +138,8 @@ def _version(server: Server, address: Address) -> tuple[ModelVersion, Registered
     name = address.model or ""
     what = f"model {name}"
     model = server.get(OneModel, "mlflow/registered-models/get", what, name=name).registered_model
+    if pairs(model.tags).get("mlflow.prompt.is_prompt") == "true":
+        raise InvalidInput(f"{name} is a prompt, not a model", remedy="choose a model")
     if address.alias:
         query = {"name": name, "alias": address.alias}
         what = f"alias {address.alias} of model {name}"
