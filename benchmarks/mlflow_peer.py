@@ -24,6 +24,7 @@ from measure import free_port, options, print_table, wait_for
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv-mlflow" / "bin" / "python"
 MIB = 1024 * 1024
+_START_TIMEOUT_S = 240  # its first start reads a thousand modules
 TASKS = ("text-generation", "text-classification", "feature-extraction", "image-classification")
 
 # (model, version), both from 0 on → the tags of that version; MLflow's registry has no metrics to search by.
@@ -105,7 +106,7 @@ def mlflow_server(folder: Path, *, python: Path = PYTHON, workers: int = 4) -> I
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(), cwd=folder)
     try:
-        wait_for(lambda: _answers(url), "MLflow")
+        wait_for(lambda: _answers(url), "MLflow", timeout_s=_START_TIMEOUT_S)
         yield Peer(url, folder, python)
     finally:
         server.terminate()  # its workers end with it

@@ -139,6 +139,8 @@ def test_a_modelyard(
         assert copy.same_content(original)
     assert repository.tags("good") == {"latest": "v2.0.0", "best": "v1.0.0"}
     assert {outcome.state for outcome in take(repository, address).values()} == {"present"}
+    first.yank("good", "v1.0.0", reason="wrong labels")
+    assert "yanked there: wrong labels" in take(open_repository(Memory()), address)["good v1.0.0"].why
 
 
 @pytest.mark.parametrize(

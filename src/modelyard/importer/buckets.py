@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from modelyard.errors import InvalidInput, NotFound
+from modelyard.errors import InvalidInput, NotFound, Refused
 from modelyard.importer.estate import our_version
 from modelyard.importer.sources import SOURCES, Estate, Fetched, Listed
 from modelyard.refs import ModelRef
@@ -85,6 +85,8 @@ class YardEstate:
         where, _, ref = source.rpartition("#")
         yard = _Yard(open_store(where))
         version = yard.resolver.resolve(ModelRef.parse(ref))
+        if why := yard.catalog.record(version.name).yanked.get(str(version.version)):
+            raise Refused(f"it is yanked there: {why}", remedy="take it over with `modelyard copy` if it is wanted")
         files = [ObjectFile(yard.store, f.key, f.path, f.size, f.sha256) for f in version.files]
         yield Fetched(files, version.name, str(version.version), version.metadata, version.lineage)
 
