@@ -59,7 +59,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def take(repository: ModelRepository, address: str, **options: Any) -> dict[str, Outcome]:
     run = {key: options.pop(key) for key in ("dry_run",) if key in options}
-    estate = estate_of(address)
+    estate, address = estate_of(address)
     outcomes = Takeover(repository, estate, **options).run(plan(estate.list(address)), **run)
     return {str(outcome.item.ref): outcome for outcome in outcomes}
 

@@ -37,8 +37,8 @@ def import_all(yard: Yard, source: str, request: Request) -> None:
     from modelyard.importer.buckets import estate_of
     from modelyard.importer.estate import Takeover, failed, plan
 
-    estate, repository = estate_of(source), yard.repository
-    items = plan(estate.list(source), taken=repository.list_models(), include=request.include, exclude=request.exclude)
+    (estate, address), repository = estate_of(source), yard.repository
+    items = plan(estate.list(address), taken=repository.list_models(), include=request.include, exclude=request.exclude)
     if not items:
         raise NotFound(f"{source} holds no model that is chosen", remedy="check the address, --include and --exclude")
     with _progress(len(items)) as (progress, done):

@@ -1,4 +1,4 @@
-"""Estates in a bucket or a folder: a modelyard, or plain folders `<name>/<version>/files…` below one prefix.
+"""Which estate an address means; and plain folders `<name>/<version>/files…`, in a bucket or on this machine.
 
 The first folder below the name that reads as a version (3, v3, 1.2, 1.2.0-rc.1) is one; the name may have two parts.
 Files that lie beside the models' folders are nobody's.
@@ -10,17 +10,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from modelyard.errors import InvalidInput, NotFound, Refused
+from modelyard.errors import InvalidInput
 from modelyard.importer.estate import our_version
 from modelyard.importer.sources import SOURCES, Estate, Fetched, Listed
-from modelyard.refs import ModelRef
-from modelyard.repository.catalog import Catalog
-from modelyard.repository.registration import manifest_key, read_manifest
-from modelyard.repository.resolution import Resolver
+from modelyard.importer.sources.yard import YardSource, yard_address
+from modelyard.repository.registration import manifest_key
 from modelyard.store import Object, Store, open_store
 from modelyard.store.files import File, scan
 from modelyard.store.objects import ObjectFile
@@ -28,20 +25,24 @@ from modelyard.store.objects import ObjectFile
 _SCHEMES = ("s3", "gs", "az", "file")
 
 
-def estate_of(address: str) -> Estate:
-    """The estate that an address means. Raises InvalidInput for places that can't name all they hold."""
-    if "://" in address and urlsplit(address).scheme not in _SCHEMES:
-        source = next((source for source in SOURCES if source.matches(address)), None)
-        if not isinstance(source, Estate):
-            raise InvalidInput(
-                f"{address} can't say what it holds", remedy="name an MLflow server, a bucket, a modelyard or a folder"
-            )
-        return source
-    return YardEstate() if _Yard(open_store(address)).names() else BucketEstate()
+def estate_of(address: str) -> tuple[Estate, str]:
+    """The estate that an address means, and how it writes that address itself.
+
+    Raises InvalidInput for places that can't name all they hold, NotFound for folders that are not there.
+    """
+    source = next((source for source in SOURCES if source.matches(address)), None)
+    if isinstance(source, Estate):
+        return source, address
+    if not BucketEstate().matches(address):
+        raise InvalidInput(
+            f"{address} can't say what it holds", remedy="name an MLflow server, a bucket, a modelyard or a folder"
+        )
+    store = open_store(address)
+    return (YardSource(), yard_address(store.url)) if _holds_a_modelyard(store) else (BucketEstate(), address)
 
 
 class BucketEstate:
-    """Plain folders."""
+    """Plain folders. It has to list them anyway, so it opens them by itself."""
 
     example = "s3://bucket/prefix"
 
@@ -55,74 +56,30 @@ class BucketEstate:
         found = sorted(store.objects(""), key=lambda each: each.key)
         root, _, version = store.url.rpartition("/")
         name = root.rpartition("/")[2]
-        said = {"source": {"kind": "bucket", "address": _shown(store.url)}}
-        files: Sequence[File] = scan(_folder(store.url)) if _is_local(store.url) else _stored(store, found)
-        yield Fetched(files, name, version, metadata=said, lineage={"source": pin(store.url, found)})
+        where, local = _shown(store.url), _is_local(store.url)
+        files: Sequence[File] = scan(_folder(store.url)) if local else _stored(store, found)
+        said = {"kind": "local", "path": where} if local else {"kind": "bucket", "url": where}
+        yield Fetched(files, name, version, metadata={"source": said}, lineage={"source": pin(store.url, found)})
 
     def list(self, source: str) -> Iterator[Listed]:
         store = open_store(source)
+        local = _is_local(store.url)
         for (name, version), found in sorted(group(store.objects("")).items()):
-            url = (
-                f"{store.url}/{name}/{version}"
-                if not _is_local(store.url)
-                else str(_folder(store.url) / name / version)
-            )
-            where = f"{store.url}/{name}/{version}"
+            url = f"{store.url}/{quote(name) if local else name}/{version}"
             below = [replace(each, key=each.key.removeprefix(f"{name}/{version}/")) for each in found]
-            yield Listed(url, name, version, pin(where, below))
+            yield Listed(url, name, version, pin(url, below))
 
 
-class YardEstate:
-    """Another modelyard: its versions with their metadata, lineage and free tags."""
-
-    example = "s3://bucket/prefix of a modelyard"
-
-    def matches(self, source: str) -> bool:
-        return BucketEstate().matches(source)
-
-    @contextmanager
-    def open(self, source: str) -> Iterator[Fetched]:
-        where, _, ref = source.rpartition("#")
-        yard = _Yard(open_store(where))
-        version = yard.resolver.resolve(ModelRef.parse(ref))
-        if why := yard.catalog.record(version.name).yanked.get(str(version.version)):
-            raise Refused(f"it is yanked there: {why}", remedy="take it over with `modelyard copy` if it is wanted")
-        files = [ObjectFile(yard.store, f.key, f.path, f.size, f.sha256) for f in version.files]
-        yield Fetched(files, version.name, str(version.version), version.metadata, version.lineage)
-
-    def list(self, source: str) -> Iterator[Listed]:
-        """No pins: the manifest, which `open` reads, has the digest of every file."""
-        yard = _Yard(open_store(source))
-        for name in yard.names():
-            try:
-                versions = yard.resolver.versions(name)
-            except NotFound:  # all of them deleted
-                continue
-            tags = {tag: value.partition("@")[0] for tag, value in yard.catalog.record(name).tags.items()}
-            for version in versions:
-                has = tuple(sorted(tag for tag, tagged in tags.items() if tagged == str(version)))
-                yield Listed(f"{source}#{name}:{version}", name, str(version), tags=has)
-
-
-class _Yard:
-    """What is read of another modelyard."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.catalog = Catalog(store, by="")
-        self.resolver = Resolver(store, self.catalog, {}, partial(read_manifest, store))
-
-    def names(self) -> list[str]:
-        """The names of its models, none if it is no modelyard: a manifest's key tells."""
-        manifests = set()
-        for found in self.store.objects("versions"):
-            name, _, file = found.key.removeprefix("versions/").rpartition("/")
-            try:
-                if name and manifest_key(name, our_version(file.removesuffix(".json"))) == found.key:
-                    manifests.add(name)
-            except InvalidInput:
-                continue
-        return sorted(manifests)
+def _holds_a_modelyard(store: Store) -> bool:
+    """A manifest's key tells."""
+    for found in store.objects("versions"):
+        name, _, file = found.key.removeprefix("versions/").rpartition("/")
+        try:
+            if name and manifest_key(name, our_version(file.removesuffix(".json"))) == found.key:
+                return True
+        except InvalidInput:
+            continue
+    return False
 
 
 def group(objects: Iterable[Object]) -> dict[tuple[str, str], list[Object]]:

@@ -80,7 +80,7 @@ def plan(
             other = seen.setdefault((name, version), each)
             if other is not each:
                 raise InvalidInput(f"version {other.version!r} becomes {version} too")
-            items.append(Item(each, name, version))
+            items.append(Item(each, why=each.why) if each.why else Item(each, name, version))
         except InvalidInput as error:
             items.append(Item(each, why=str(error)))
     return items

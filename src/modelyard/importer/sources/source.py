@@ -31,7 +31,7 @@ class Listed:
     """One model version of a place: an address that `Source.open` takes, and its name and version there.
 
     `pin` tells whether it has been imported already, without a look at its files: what `open` gives as
-    `lineage["source"]`, or the content's digest. `tags` are those that it has there.
+    `lineage["source"]`. `tags` are those that it has there. `why` says, if so, why it should not come.
     """
 
     address: str
@@ -39,6 +39,7 @@ class Listed:
     version: str
     pin: str = ""
     tags: tuple[str, ...] = ()
+    why: str = ""
 
 
 class Source(Protocol):
