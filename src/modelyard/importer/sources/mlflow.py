@@ -35,7 +35,7 @@ from modelyard.importer.sources.source import Fetched, Listed
 from modelyard.store.files import File
 
 _PAGE = 1000
-_MOST_MLMODEL = 4 << 20
+_MOST_MLMODEL = 1 << 20
 
 
 class MLflowSource:
