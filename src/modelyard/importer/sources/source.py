@@ -28,11 +28,18 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One model version of a place: an address that `Source.open` takes, and its name and version there."""
+    """One model version of a place: an address that `Source.open` takes, and its name and version there.
+
+    `pin` tells whether it has been imported already, without a look at its files: what `open` gives as
+    `lineage["source"]`. `tags` are those that it has there. `why` says, if so, why it should not come.
+    """
 
     address: str
     name: str
     version: str
+    pin: str = ""
+    tags: tuple[str, ...] = ()
+    why: str = ""
 
 
 class Source(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modelyard.errors import InvalidInput
+from modelyard.errors import InvalidInput, NotFound
 from modelyard.importer.sources.source import Fetched, Listed
 from modelyard.repository import ModelRepository
 from modelyard.store import open_store
@@ -31,8 +31,31 @@ class YardSource:
         yield Fetched(files, version.name, str(version.version), version.metadata, version.lineage)
 
     def list(self, source: str) -> Iterator[Listed]:
+        """No pins: the manifest, which `open` reads, has the digest of every file."""
         url, _, name = source.removeprefix(_SCHEME).partition("#")
         repository = ModelRepository(open_store(url))
         for each in [name] if name else repository.list_models():
+            record = repository.record(each)
+            if not name and _all_deleted(repository, each):
+                continue
             for version in repository.list_models(each):
-                yield Listed(f"{_SCHEME}{url}#{each}:{version}", each, version)
+                yanked = record.yanked.get(version)
+                yield Listed(
+                    f"{_SCHEME}{url}#{each}:{version}",
+                    each,
+                    version,
+                    tags=tuple(record.tagged(version)),
+                    why="" if yanked is None else f"it is yanked there: {yanked}",
+                )
+
+
+def yard_address(url: str) -> str:
+    """How a store's address is written to mean the modelyard in it."""
+    return f"{_SCHEME}{url}"
+
+
+def _all_deleted(repository: ModelRepository, name: str) -> bool:
+    try:
+        return not repository.versions(name)
+    except NotFound:
+        return True

@@ -1,0 +1,1 @@
+"""MLflow, through its REST API alone: addresses, the HTTP client, artifacts, and what of it becomes metadata."""
