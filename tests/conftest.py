@@ -43,8 +43,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("seaweedfs")
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
     internal = dict(zip(ports, _free_ports(4), strict=True))
-    access = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [access]}))
+    identities = [
+        _identity(KEY, SECRET, "Admin"),
+        _identity("reader", "secret-of-the-reader", "Read", "List"),
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     options = [f"-{name}.port={port}" for name, port in ports.items()]
     options += [f"-{name}.port.grpc={port}" for name, port in internal.items()]
     options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
@@ -66,6 +69,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
+def _identity(name: str, secret: str, *actions: str) -> dict[str, Any]:
+    return {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": list(actions)}
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for opened in sockets:
@@ -76,8 +83,9 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _make_bucket(url: str, *, deadline: float) -> None:
-    client = boto3.client(
+def _s3_client(url: str) -> Any:
+    """boto3's client of the test server."""
+    return boto3.client(
         "s3",
         endpoint_url=url,
         region_name="us-east-1",
@@ -85,6 +93,10 @@ def _make_bucket(url: str, *, deadline: float) -> None:
         aws_secret_access_key=SECRET,
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
     )
+
+
+def _make_bucket(url: str, *, deadline: float) -> None:
+    client = _s3_client(url)
     while True:
         try:
             client.create_bucket(Bucket=BUCKET)
@@ -95,17 +107,35 @@ def _make_bucket(url: str, *, deadline: float) -> None:
             time.sleep(0.1)
 
 
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """boto3's client of the S3 server, whose address and credentials the variables name."""
+    _as_tester(s3_server, monkeypatch)
+    return _s3_client(s3_server)
+
+
+@pytest.fixture
+def own_bucket(s3: Any) -> str:
+    """A new bucket: what is changed about it as a whole disturbs nobody."""
+    name = uuid.uuid4().hex
+    s3.create_bucket(Bucket=name)
+    return name
+
+
+def _as_tester(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("MODELYARD_S3_ENDPOINT_URL", url)
+
+
 def _open(kind: str, request: pytest.FixtureRequest) -> Store:
     if kind == "memory":
         return Memory()
     if kind == "disk":
         folder: Path = request.getfixturevalue("tmp_path")
         return LocalDisk(folder / "store")
-    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("MODELYARD_S3_ENDPOINT_URL", request.getfixturevalue("s3_server"))
+    _as_tester(request.getfixturevalue("s3_server"), request.getfixturevalue("monkeypatch"))
     return S3(BUCKET, uuid.uuid4().hex)
 
 

@@ -25,6 +25,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
+from modelyard.store.credentials import redact
 from modelyard.store.documents import RESTORE, to_json
 from modelyard.store.files import Blocks, scan
 
@@ -38,6 +39,7 @@ _PARALLEL = 4
 _DELETING = 16
 _PIECE = 256 * 1024  # still in the processor's cache when it is hashed and written
 _SIGNING = (S3Store, GCSStore, AzureStore)
+_METADATA = "169.254.169.254"  # where a machine's own role is asked for when nothing else names credentials
 _XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
 
@@ -294,7 +296,9 @@ def _read_local(path: Path, start: int, length: int) -> Iterator[memoryview]:
 
 
 def _reason(error: Exception) -> str:
-    """One line: the message inside an object store's XML, else the first line."""
-    text = str(error) or type(error).__name__
+    """One line: the message inside an object store's XML, else the first line. Nothing secret is in it."""
+    text = redact(str(error)) or type(error).__name__
+    if _METADATA in text:
+        return "there are no credentials in the environment, in a profile or by a role of this machine"
     found = _XML_ERROR.search(text)
     return f"{found[2]} ({found[1]})" if found else text.splitlines()[0][:300]
