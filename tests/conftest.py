@@ -56,7 +56,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     options = [f"-{name}.port={port}" for name, port in ports.items()]
     options += [f"-{name}.port.grpc={port}" for name, port in internal.items()]
-    options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
+    options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam.readOnly=false", f"-s3.config={folder / 's3.json'}"]
     options += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=30"]
     options += [f"-{name}.localSocket={folder / name}.sock" for name in ("filer", "s3")]
     weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")

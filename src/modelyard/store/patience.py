@@ -14,6 +14,7 @@ import time
 from modelyard.errors import StoreError
 
 _WAITS = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
+_LIMIT = 90  # seconds; a server that never answers takes long for each attempt
 _PASSING = re.compile(r"HTTP error: (error sending request|request or response body error)|ConditionalRequestConflict")
 _SPENT = re.compile(r"(?: in ([\d.]+)s)?, after (\d+) retries, max_retries: (\d+), retry_timeout: ([\d.]+)s")
 
@@ -22,14 +23,15 @@ class Patience:
     """How often one call is made again; whatever comes through in between fills it up."""
 
     def __init__(self) -> None:
-        self._waits = list(_WAITS)
+        self.refill()
 
     def refill(self) -> None:
         self._waits = list(_WAITS)
+        self._end = time.monotonic() + _LIMIT
 
     def wait(self, error: StoreError) -> None:
         """Wait before the next attempt. Raises the error itself when there is no point in one."""
-        if not self._waits or not _passes(str(error.__cause__)):
+        if not self._waits or time.monotonic() > self._end or not _passes(str(error.__cause__)):
             raise error
         time.sleep(self._waits.pop(0) * random.uniform(0.5, 1))  # noqa: S311 - to part those that failed together
 
