@@ -100,6 +100,15 @@ def test_a_stream_goes_on_where_it_broke(proxy: FaultyProxy, store: Store, monke
     assert [fault for _, fault in proxy.requests] == ["cut off", "lost", "cut off", None]
 
 
+def test_a_stretch_goes_on_where_it_broke(proxy: FaultyProxy, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = _impatient(store, proxy, monkeypatch)
+    left: list[Fault] = ["cut off", "lost", "cut off"]
+    proxy.decide = lambda request: left.pop() if left and request.method == "GET" else None
+    pieces = impatient.read("a/big", 1000, 20_000_000, size=len(BIG))
+    assert b"".join(bytes(piece) for piece in pieces) == BIG[1000:20_001_000]
+    assert left == []
+
+
 def test_a_stream_does_not_mix_two_objects(proxy: FaultyProxy, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient = _impatient(store, proxy, monkeypatch)
     proxy.decide = once("cut off", "GET")
