@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -26,13 +25,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
-from modelyard.store.credentials import redact
 from modelyard.store.documents import RESTORE, to_json
+from modelyard.store.failures import reason
 from modelyard.store.files import Blocks, scan
 from modelyard.store.patience import Patience
-
-if TYPE_CHECKING:
-    from obstore import GetOptions
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -45,9 +41,6 @@ _DELETING = 16
 _PIECE = 256 * 1024  # still in the processor's cache when it is hashed and written
 _T = TypeVar("_T")
 _SIGNING = (S3Store, GCSStore, AzureStore)
-_METADATA = "169.254.169.254"  # where a machine's own role is asked for when nothing else names credentials
-_SILENT = re.compile(r"performing \w+ (\w+://[^/\s]+)\S* in [^\s,]+(?:, after (\d+) retries)?.* error sending request")
-_XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +278,7 @@ class Store:
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
                 raise NotFound(f"{key} is not in {self.url}", remedy="check the name") from error
             raise StoreError(
-                f"{self.url} failed at {key}: {_reason(error)}",
+                f"{self.url} failed at {key}: {reason(error)}",
                 remedy="check its address, permissions and free space",
             ) from error
 
@@ -353,14 +346,3 @@ def _stretch(start: int, end: int | None, same: str | None) -> GetOptions:
     elif start:
         options["range"] = {"offset": start}
     return options
-
-
-def _reason(error: Exception) -> str:
-    """One line: the message inside an object store's XML, else the first line. Nothing secret is in it."""
-    text = redact(str(error)) or type(error).__name__
-    if _METADATA in text:
-        return "there are no credentials in the environment, in a profile or by a role of this machine"
-    if found := _SILENT.search(text):
-        return f"no answer from {found[1]} to {int(found[2] or 0) + 1} attempt(s)"
-    found = _XML_ERROR.search(text)
-    return f"{found[2]} ({found[1]})" if found else text.splitlines()[0][:300]
