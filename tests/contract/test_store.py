@@ -1,4 +1,4 @@
-"""What every store promises, asked of each kind: memory, a folder, S3."""
+"""What every store promises, asked of each kind: memory, a folder, S3, Azure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound
 from modelyard.store import Journal, Store
 
 BIG = 20 * 1024 * 1024 + 7
+
+
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    return any_store
 
 
 def keys(store: Store, prefix: str = "") -> list[str]:
@@ -119,6 +126,65 @@ def test_long_listings_are_complete(store: Store) -> None:
     assert keys(store, "many") == [f"many/{number:04}" for number in range(1200)]
 
 
+@pytest.mark.parametrize(("start", "length"), [(0, 1), (3, 4), (0, 10), (9, 1), (8, 100)])
+def test_a_range_is_a_part_of_an_object(store: Store, start: int, length: int) -> None:
+    store.put("a/b", b"0123456789")
+    assert store.get_range("a/b", start, length) == b"0123456789"[start : start + length]
+
+
+def test_ranges_of_a_big_object_are_exact(store: Store) -> None:
+    data = os.urandom(BIG)
+    store.put("big", (data[start : start + 1_000_003] for start in range(0, BIG, 1_000_003)))
+    for start in (0, 8 * 1024 * 1024 - 1, BIG - 10):
+        assert store.get_range("big", start, 1024) == data[start : start + 1024]
+
+
+def test_a_copy_is_an_object_of_its_own(store: Store) -> None:
+    store.put("a/ü b", b"first")
+    store.copy("a/ü b", "b/copy")
+    store.put("a/ü b", b"second")
+    assert (store.get("b/copy"), store.get("a/ü b")) == (b"first", b"second")
+    store.copy("a/ü b", "b/copy")
+    assert store.get("b/copy") == b"second"
+
+
+def test_a_big_copy_is_whole(store: Store) -> None:
+    data = os.urandom(BIG)
+    store.put("big", (data[start : start + 1_000_003] for start in range(0, BIG, 1_000_003)))
+    store.copy("big", "copy")
+    assert store.get("copy") == data
+
+
+def test_a_presigned_address_gives_the_object_to_anybody(store: Store) -> None:
+    store.put("a/b.bin", b"0123456789")
+    address = store.presign("a/b.bin", expires=timedelta(minutes=1))
+    if not store.url.startswith(("s3:", "az:")):
+        assert address is None
+        return
+    assert address is not None
+    assert httpx.get(address).content == b"0123456789"
+    part = httpx.get(address, headers={"Range": "bytes=2-4"})
+    assert (part.status_code, part.content) == (206, b"234")
+    assert httpx.get(address.replace("a/b.bin", "a/c.bin")).status_code in (403, 404)
+
+
+@pytest.mark.parametrize("key", ["a/ü b.bin", "a#b", "50%", "a=b&c", "[x]+y"])
+def test_an_address_that_is_given_is_right(store: Store, key: str) -> None:
+    store.put(key, b"0123456789")
+    address = store.presign(key, expires=timedelta(minutes=1))
+    assert address is not None or not store.url.startswith("s3:")
+    assert address is None or httpx.get(address).content == b"0123456789"
+
+
+def test_an_object_may_come_back(store: Store) -> None:
+    assert store.create("a", b"first")
+    store.delete(["a"])
+    with pytest.raises(NotFound):
+        store.get("a")
+    assert store.create("a", b"second")
+    assert store.get("a") == b"second"
+
+
 def test_delete_takes_what_is_there(store: Store) -> None:
     store.put("a/1", b"")
     store.put("a/2", b"")
@@ -177,6 +243,10 @@ def test_what_is_missing_is_named(store: Store) -> None:
         store.get("no/such")
     with pytest.raises(NotFound, match="no/such is not in"):
         list(store.stream("no/such"))
+    with pytest.raises(NotFound, match="no/such is not in"):
+        store.get_range("no/such", 0, 1)
+    with pytest.raises(NotFound, match="no/such is not in"):
+        store.copy("no/such", "b")
     with pytest.raises(NotFound, match=r"no/such\.json"):
         store.get_json("no/such.json")
     with pytest.raises(NotFound, match="nothing is stored below 'no/such'"):
@@ -196,6 +266,14 @@ def test_keys_that_leave_their_folder_are_refused(store: Store, key: str) -> Non
         store.create(key, b"")
     with refused:
         store.delete([key])
+    with refused:
+        store.get_range(key, 0, 1)
+    with refused:
+        store.copy(key, "a")
+    with refused:
+        store.copy("a", key)
+    with refused:
+        store.presign(key, expires=timedelta(minutes=1)) or store.get(key)
 
 
 @pytest.mark.parametrize("key", ["we ird ü+@~%20.txt", "%.x", "a#1/b", "[x]{y}^`", "…/日本語", "a=b&c"])

@@ -9,6 +9,7 @@ import pytest
 
 from .load import factor
 from .machine import SIGNATURE, Machine, save_onnx, save_torchscript
+from .proxy import FaultyProxy
 
 OLD, NEW, BROKEN = "v1.1.0", "v1.2.0", "v1.3.0"
 
@@ -34,3 +35,10 @@ def machine(tmp_path: Path, artifacts: dict[str, Path]) -> Iterator[Machine]:
         yield machine
     finally:
         machine.end()
+
+
+@pytest.fixture
+def proxy(s3: object, s3_server: str) -> Iterator[FaultyProxy]:
+    """In front of the S3 server, doing nothing yet."""
+    with FaultyProxy(s3_server) as opened:
+        yield opened

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import obstore
 from obstore import Bytes
@@ -26,7 +26,9 @@ from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
 from modelyard.store.documents import RESTORE, to_json
+from modelyard.store.failures import reason
 from modelyard.store.files import Blocks, scan
+from modelyard.store.patience import Patience
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -37,8 +39,8 @@ CHUNK = 8 * 1024 * 1024
 _PARALLEL = 4
 _DELETING = 16
 _PIECE = 256 * 1024  # still in the processor's cache when it is hashed and written
+_T = TypeVar("_T")
 _SIGNING = (S3Store, GCSStore, AzureStore)
-_XML_ERROR = re.compile(r"<Code>([^<]+)</Code>\s*<Message>([^<]+)</Message>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,19 @@ class Store:
     # What everything else is built of.
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object that is not there yet; False if there is one. The only commit in modelyard."""
-        with self._errors(key):
+        """Write an object that is not there yet; False if there is one. The only commit in modelyard.
+
+        The one that is there may be this very one: a first attempt that was written and whose answer was lost.
+        """
+
+        def attempt() -> bool:
             try:
                 obstore.put(self._backend, check_key(key), data, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 return False
             return True
+
+        return self._patiently(key, attempt)
 
     def put(
         self, key: str, data: bytes | Iterable[bytes], *, part_size: int = CHUNK, parallel: int = _PARALLEL
@@ -83,45 +91,64 @@ class Store:
 
         A stream goes up in parts, so many of them at a time while the next chunk is asked for.
         """
+        if isinstance(data, bytes):
+            self._patiently(key, lambda: obstore.put(self._backend, check_key(key), data, use_multipart=False))
+            return
         with self._errors(key):
-            if isinstance(data, bytes):
-                obstore.put(self._backend, check_key(key), data, use_multipart=False)
-            else:
-                chunks = _from_thread(data)
-                obstore.put(self._backend, check_key(key), chunks, chunk_size=part_size, max_concurrency=parallel)
+            chunks = _from_thread(data)
+            obstore.put(self._backend, check_key(key), chunks, chunk_size=part_size, max_concurrency=parallel)
 
     def get(self, key: str) -> bytes:
         """Raises NotFound."""
-        with self._errors(key):
-            return bytes(obstore.get(self._backend, check_key(key)).bytes())
+        return self._patiently(key, lambda: bytes(obstore.get(self._backend, check_key(key)).bytes()))
 
     def stream(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The object's bytes in chunks, or `length` of them from `start` on. Raises NotFound."""
-        stretch: GetOptions = {} if length is None else {"range": (start, start + length)}
-        with self._errors(key):
-            for chunk in obstore.get(self._backend, check_key(key), options=stretch).stream(min_chunk_size=CHUNK):
-                yield bytes(chunk)
+        """The object's bytes in chunks, or `length` of them from `start` on. Raises NotFound.
+
+        Where the connection breaks, it goes on after the last chunk, if the object is still the same.
+        """
+        patience, same = Patience(), None
+        end = None if length is None else start + length
+        while True:
+            try:
+                with self._errors(key):
+                    found = obstore.get(self._backend, check_key(key), options=_stretch(start, end, same))
+                    for chunk in found.stream(min_chunk_size=CHUNK):
+                        yield bytes(chunk)
+                        start, same = start + len(chunk), found.meta["e_tag"]
+                        patience.refill()
+                return
+            except StoreError as error:
+                patience.wait(error)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Bytes from `start` on; fewer at the object's end. Raises NotFound."""
-        with self._errors(key):
-            return bytes(obstore.get_range(self._backend, check_key(key), start=start, length=length))
+        at = {"start": start, "length": length}
+        return self._patiently(key, lambda: bytes(obstore.get_range(self._backend, check_key(key), **at)))
 
     def read(self, key: str, start: int, length: int, *, size: int) -> Iterator[Buffer]:
         """A stretch of an object of `size` bytes; a piece of it is valid until the next is asked for.
 
         Raises NotFound, and IntegrityError for an object of another size. Several stretches may be read at once.
         """
-        with self._errors(key):
-            path = self.local_path(key)
-            for piece in _read_local(path, start, length) if path else self._read_range(key, start, length, size):
-                length -= len(piece)
-                yield piece
-            if length or (path and path.stat().st_size != size):
-                raise IntegrityError(f"{key} in {self.url} does not have {size} bytes", remedy=RESTORE)
+        patience, end = Patience(), start + length
+        while True:
+            try:
+                with self._errors(key):
+                    path = self.local_path(key)
+                    there = end - start
+                    for piece in _read_local(path, start, there) if path else self._read_range(key, start, there, size):
+                        start += len(piece)
+                        yield piece
+                        patience.refill()
+                    if start < end or (path and path.stat().st_size != size):
+                        raise IntegrityError(f"{key} in {self.url} does not have {size} bytes", remedy=RESTORE)
+                return
+            except StoreError as error:
+                patience.wait(error)
 
     def _read_range(self, key: str, start: int, length: int, size: int) -> Iterator[Bytes]:
-        """Nothing for an object of another size. obstore goes on by itself where a connection breaks."""
+        """Nothing for an object of another size."""
         try:
             found = obstore.get(self._backend, check_key(key), options={"range": (start, start + length)})
         except BaseError as error:  # a stretch that begins beyond the end is refused
@@ -140,15 +167,17 @@ class Store:
 
     def copy(self, source: str, destination: str) -> None:
         """Copy an object inside the store; no byte passes through this machine. Raises NotFound."""
-        with self._errors(source):
-            obstore.copy(self._backend, check_key(source), check_key(destination))
+        self._patiently(source, lambda: obstore.copy(self._backend, check_key(source), check_key(destination)))
 
     def presign(self, key: str, *, expires: timedelta) -> str | None:
         """An address at which anybody may get the object for a while; None where the store has none to give."""
         if not isinstance(self._backend, _SIGNING):
             return None
         with self._errors(key):
-            return obstore.sign(self._backend, "GET", check_key(key), expires)
+            address = obstore.sign(self._backend, "GET", check_key(key), expires)
+        # obstore signs the encoded path, Azure compares with the decoded one
+        unsound = isinstance(self._backend, AzureStore) and "%" in urlsplit(address).path
+        return None if unsound else address
 
     def size(self, key: str) -> int:
         """Bytes of an object. Raises NotFound."""
@@ -157,10 +186,18 @@ class Store:
 
     def objects(self, prefix: str) -> Iterator[Object]:
         """Every object below the folder `prefix`, page by page; in no order unless the store is `ordered`."""
-        with self._errors(prefix):
-            for page in obstore.list(self._backend, _folder(prefix), chunk_size=1000):
-                for found in page:
-                    yield Object(found["path"], found["size"], found["last_modified"], found["e_tag"])
+        patience, last = Patience(), None
+        while True:
+            try:
+                with self._errors(prefix):
+                    for page in obstore.list(self._backend, _folder(prefix), offset=last, chunk_size=1000):
+                        for found in page:
+                            yield Object(found["path"], found["size"], found["last_modified"], found["e_tag"])
+                            last = found["path"]
+                        patience.refill()
+                return
+            except StoreError as error:
+                patience.wait(error)
 
     def names(self, folder: str) -> Iterator[str]:
         """Names of the objects directly in a folder, in the order of `objects`; on disk without looking at each."""
@@ -179,8 +216,8 @@ class Store:
                 continue
 
     def _delete(self, key: str) -> None:
-        with self._errors(key), suppress(FileNotFoundError):
-            obstore.delete(self._backend, check_key(key))
+        with suppress(NotFound):
+            self._patiently(key, lambda: obstore.delete(self._backend, check_key(key)))
 
     # What callers use directly.
 
@@ -226,10 +263,18 @@ class Store:
 
     def list_directories(self, path: str) -> list[str]:
         """Names of the folders directly below `path`, sorted."""
-        prefix = _folder(path)
-        with self._errors(path):
-            found = obstore.list_with_delimiter(self._backend, prefix)
+        found = self._patiently(path, lambda: obstore.list_with_delimiter(self._backend, _folder(path)))
         return sorted(PurePosixPath(folder).name for folder in found["common_prefixes"])
+
+    def _patiently(self, key: str, call: Callable[[], _T]) -> _T:
+        """What may be asked twice without harm, asked again when it failed for a reason that passes."""
+        patience = Patience()
+        while True:
+            try:
+                with self._errors(key):
+                    return call()
+            except StoreError as error:
+                patience.wait(error)
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -239,7 +284,7 @@ class Store:
             if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
                 raise NotFound(f"{key} is not in {self.url}", remedy="check the name") from error
             raise StoreError(
-                f"{self.url} failed at {key}: {_reason(error)}",
+                f"{self.url} failed at {key}: {reason(error)}",
                 remedy="check its address, permissions and free space",
             ) from error
 
@@ -299,8 +344,11 @@ def _read_local(path: Path, start: int, length: int) -> Iterator[memoryview]:
             yield buffer[:count]
 
 
-def _reason(error: Exception) -> str:
-    """One line: the message inside an object store's XML, else the first line."""
-    text = str(error) or type(error).__name__
-    found = _XML_ERROR.search(text)
-    return f"{found[2]} ({found[1]})" if found else text.splitlines()[0][:300]
+def _stretch(start: int, end: int | None, same: str | None) -> GetOptions:
+    """The options for an object's bytes from `start` to before `end`; `same` is the tag it must still have."""
+    options: GetOptions = {"if_match": same} if same else {}
+    if end is not None:
+        options["range"] = (start, end)
+    elif start:
+        options["range"] = {"offset": start}
+    return options
