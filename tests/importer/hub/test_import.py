@@ -18,7 +18,7 @@ from modelyard.importer import ModelImporter
 from modelyard.importer.importer import Filter
 from modelyard.repository import ModelRepository
 
-from .model import FILES, NAME, WEIGHTS, builders, nothing_left
+from .model import FILES, NAME, WEIGHTS, builders
 from .server import COMMIT, TOKEN, HubServer, Repository, hub_server, of_files
 
 
@@ -83,7 +83,7 @@ def test_inspection_before_anything_is_moved(
     hub.repositories[NAME].files["model.bin"] = builders.hostile() + bytes(32 << 20)
     with pytest.raises(InvalidInput, match=r"model\.bin holds a pickle"):
         importer.import_model(f"hf://{NAME}")
-    assert nothing_left(repository)
+    assert builders.left_behind(repository) == []
     assert all("Range" in request.headers for request in hub.asked("/resolve/"))
 
 
