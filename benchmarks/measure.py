@@ -84,12 +84,12 @@ def free_port() -> int:
         return port
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Raises TimeoutError when it does not come true within a minute."""
-    deadline = time.monotonic() + _START_TIMEOUT_S
+def wait_for(condition: Callable[[], bool], what: str, *, timeout_s: float = _START_TIMEOUT_S) -> None:
+    """Raises TimeoutError when it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not start within {_START_TIMEOUT_S} s")
+            raise TimeoutError(f"{what} did not start within {timeout_s:.0f} s")
         time.sleep(0.02)
 
 

@@ -96,7 +96,7 @@ def mlflow_server(python: Path, url: str, folder: Path) -> Iterator[Callable[[Pa
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", f"s3://{BUCKET}/{prefix}"]
     with running(command, environment):
-        wait_for(lambda: accepts(port), "MLflow's server")
+        wait_for(lambda: accepts(port), "MLflow's server", timeout_s=300)
 
         def measure(model: Path) -> Times:
             with tempfile.TemporaryDirectory(dir=folder) as target:
