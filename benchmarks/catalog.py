@@ -30,7 +30,7 @@ from modelyard.settings import load_settings
 from modelyard.store import Entry, LocalDisk, Store, open_store
 from modelyard.store.documents import to_json
 from modelyard.yard import Yard
-from transfer import BUCKET, seaweedfs
+from seaweedfs import BUCKET, seaweedfs
 
 WHERE = ("task=text-classification", "metrics.f1>=0.9")
 TAG = "stable"

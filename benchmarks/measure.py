@@ -89,7 +89,7 @@ def wait_for(condition: Callable[[], bool], what: str, *, timeout_s: float = _ST
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not start within {timeout_s} s")
+            raise TimeoutError(f"{what} did not start within {timeout_s:.0f} s")
         time.sleep(0.02)
 
 

