@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Cli
+from .conftest import Cli, refused
 
 
 def test_register_and_show(cli: Cli, folder: Path) -> None:
@@ -270,3 +270,14 @@ def test_every_reading_command_can_print_json(yard: Cli, line: str) -> None:
 
     assert printed.code == 0 and printed.err == ""
     assert json.loads(printed.out) is not None
+
+
+def test_pull_only_some_files(yard: Cli, folder: Path) -> None:
+    (folder / "model" / "config.json").write_text("{}")
+    yard("register", "model", "good:v1.1.0")
+
+    assert yard("pull", "good", "some", "--include", "*.json").code == 0
+    assert [path.name for path in (folder / "some").iterdir()] == ["config.json"]
+    cached = Path(yard("pull", "good", "--exclude", "*.json").out.strip())
+    assert [path.name for path in cached.iterdir()] == ["weights.bin"]
+    refused(yard("pull", "good", "none", "--include", "*.gguf"), "none of the 2 files", "change --include")

@@ -10,12 +10,12 @@ import pytest
 from modelyard import defaults
 from modelyard.errors import AlreadyExists, IntegrityError, InvalidInput, NotFound
 from modelyard.importer import ModelImporter
-from modelyard.importer.importer import Filter
 from modelyard.importer.inspect import inspect_files
 from modelyard.importer.sources.yard import YardSource
 from modelyard.repository import ModelRepository
 from modelyard.settings import Settings
 from modelyard.store import Cache, Memory, Store
+from modelyard.store.files import Filter
 from modelyard.yard import Yard
 
 from . import builders

@@ -20,6 +20,13 @@ Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in t
 Reference = Annotated[str, typer.Argument(metavar="REF", help="name, name:v1.2.0 or name:tag.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
 
+Include = Annotated[
+    list[str] | None, typer.Option("--include", metavar="PATTERN", help="Only these files, as '*.gguf'; repeatable.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="PATTERN", help="Not these files; may be repeated.")
+]
+
 
 class Session:
     """One call of the command line."""

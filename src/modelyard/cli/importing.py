@@ -96,8 +96,8 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Bring a model in: name, next version and description are found where not given."""
-    from modelyard.importer.importer import Filter
     from modelyard.refs import ModelRef
+    from modelyard.store.files import Filter
 
     if every:
         if ref or tags:

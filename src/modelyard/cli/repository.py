@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelyard.cli.context import (
+    Exclude,
+    Include,
     Json,
     Name,
     Reason,
@@ -83,13 +85,18 @@ def pull(
     context: typer.Context,
     ref: Reference,
     destination: Annotated[Path | None, typer.Argument(metavar="DEST", help="A new or empty folder.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
 ) -> None:
     """Get a version's files, verified."""
-    repository = yard_of(context).repository
+    from modelyard.store.files import Filter
+
+    repository, only = yard_of(context).repository, Filter(include or (), exclude or ())
     version = repository.resolve(ref)
-    with transfer(f"pull {version.name}:{version.version}", version.size) as progress:
-        folder = repository.pull(version, destination, progress=progress) if destination else None
-        folder = folder or repository.fetch(version, progress=progress)
+    size = sum(file.size for file in only.choose(version.files))
+    with transfer(f"pull {version.name}:{version.version}", size) as progress:
+        folder = repository.pull(version, destination, only=only, progress=progress) if destination else None
+        folder = folder or repository.fetch(version, only=only, progress=progress)
     print(folder)
 
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +16,8 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.importer.sources import source_of
 from modelyard.refs import Version, parse_name
 from modelyard.repository import ModelRepository, ModelVersion
-from modelyard.store.files import File, check_files
+from modelyard.store.files import File, Filter, check_files
 from modelyard.store.transfer import Progress, no_progress
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which files are taken: those that one of `include` matches (without any: all) and none of `exclude`.
-
-    Patterns are those of the shell, such as `*.gguf`; `*` matches across folders, as in the Hugging Face libraries.
-    """
-
-    include: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-
-    def choose(self, files: Sequence[File]) -> list[File]:
-        """Raises InvalidInput when none is left."""
-        chosen = [f for f in files if (not self.include or _matches(f, self.include)) and not _matches(f, self.exclude)]
-        if files and not chosen:
-            some = ", ".join(file.path for file in files[:3])
-            raise InvalidInput(
-                f"none of the {len(files)} files ({some}, …) is chosen", remedy="change --include or --exclude"
-            )
-        return chosen
-
-
-def _matches(file: File, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(file.path, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, slots=True)

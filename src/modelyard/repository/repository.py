@@ -23,14 +23,14 @@ from modelyard.repository.environments import Deployment, DeploymentSpec, Enviro
 from modelyard.repository.garbage import Collector, Garbage
 from modelyard.repository.index import Index
 from modelyard.repository.lineage import BASE, Link, ancestors, descendants, pinned
-from modelyard.repository.manifest import Inspection, ModelVersion
+from modelyard.repository.manifest import Inspection, ModelVersion, content_digest
 from modelyard.repository.registration import Registration, draft, read_manifest, refuse_pickles
 from modelyard.repository.removal import delete, refuse_deployed, refuse_tagged
 from modelyard.repository.resolution import Resolver
 from modelyard.repository.scanning import ensure_scan
 from modelyard.repository.verification import Damage, verify_files, verify_journals
 from modelyard.store import Cache, Entry, Store
-from modelyard.store.files import File, LocalFile, check_files, scan
+from modelyard.store.files import EVERYTHING, File, Filter, LocalFile, check_files, scan
 from modelyard.store.transfer import Content, Progress, no_progress
 
 _COMPARED = 8  # versions that are searched for unchanged files
@@ -178,24 +178,37 @@ class ModelRepository:
         """What was yanked, deleted and tagged of a model."""
         return self._catalog.record(parse_name(name))
 
-    def fetch(self, version: ModelVersion, *, recheck: bool = False, progress: Progress = no_progress) -> Path:
+    def fetch(
+        self,
+        version: ModelVersion,
+        *,
+        only: Filter = EVERYTHING,
+        recheck: bool = False,
+        progress: Progress = no_progress,
+    ) -> Path:
         """The version's files in the local cache, verified when they came; `recheck` hashes what lies there again."""
-        digest = version.digest.hex
-        return self._cache.tree(self.storage, digest, version.files, recheck=recheck, progress=progress)
+        files = only.choose(version.files)
+        return self._cache.tree(self.storage, content_digest(files).hex, files, recheck=recheck, progress=progress)
 
-    def pull(self, version: ModelVersion, destination: Path, *, progress: Progress = no_progress) -> Path:
+    def pull(
+        self,
+        version: ModelVersion,
+        destination: Path,
+        *,
+        only: Filter = EVERYTHING,
+        progress: Progress = no_progress,
+    ) -> Path:
         """A copy of the version's files in a folder of the caller's, complete or not there at all."""
-        destination = destination.expanduser().absolute()
+        destination, files = destination.expanduser().absolute(), only.choose(version.files)
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise AlreadyExists(f"{destination} exists and is not an empty folder", remedy="give another destination")
-        source = self.fetch(version, recheck=True, progress=progress)
         building = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}")
         try:
-            shutil.copytree(source, building, copy_function=shutil.copyfile)
+            building.mkdir(parents=True)
+            self._cache.copy(self.storage, content_digest(files).hex, files, building, progress=progress)
             building.rename(destination)
         except OSError as error:
-            why = error.strerror or error  # shutil's own errors have no strerror
-            raise InvalidInput(f"can't write {destination}: {why}", remedy="check the path") from error
+            raise InvalidInput(f"can't write {destination}: {error.strerror}", remedy="check the path") from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return destination

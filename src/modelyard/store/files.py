@@ -14,8 +14,9 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from modelyard.errors import InvalidInput, NotFound
 
@@ -70,6 +71,44 @@ class LocalFile:
                     yield chunk
         except OSError as error:
             raise InvalidInput(f"{self.path} can't be read: {error.strerror}", remedy="try again") from error
+
+
+class Named(Protocol):
+    """What a filter must know of a file."""
+
+    @property
+    def path(self) -> str: ...
+
+
+_Named = TypeVar("_Named", bound=Named)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which files are taken: those that one of `include` matches (without any: all) and none of `exclude`.
+
+    Patterns are those of the shell, such as `*.gguf`; `*` matches across folders, as in the Hugging Face libraries.
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def choose(self, files: Sequence[_Named]) -> list[_Named]:
+        """Raises InvalidInput when none is left."""
+        chosen = [f for f in files if (not self.include or _matches(f, self.include)) and not _matches(f, self.exclude)]
+        if files and not chosen:
+            some = ", ".join(file.path for file in files[:3])
+            raise InvalidInput(
+                f"none of the {len(files)} files ({some}, …) is chosen", remedy="change --include or --exclude"
+            )
+        return chosen
+
+
+EVERYTHING = Filter()
+
+
+def _matches(file: Named, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(file.path, pattern) for pattern in patterns)
 
 
 class Blocks:

@@ -12,8 +12,8 @@ import pytest
 
 from modelyard.errors import IntegrityError, InvalidInput, MissingExtra, ModelyardError, NotFound, Refused, Unavailable
 from modelyard.importer import ModelImporter
-from modelyard.importer.importer import Filter
 from modelyard.repository import ModelRepository
+from modelyard.store.files import Filter
 
 from .model import LFS, NAME, WEIGHTS, builders
 from .server import Answer, HubServer, Repository, hub_server, of_files

@@ -15,8 +15,8 @@ import pytest
 
 from modelyard.errors import InvalidInput, NotFound, Refused
 from modelyard.importer import ModelImporter
-from modelyard.importer.importer import Filter
 from modelyard.repository import ModelRepository
+from modelyard.store.files import Filter
 
 from .model import FILES, NAME, WEIGHTS, builders
 from .server import COMMIT, TOKEN, HubServer, Repository, hub_server, of_files
