@@ -355,7 +355,7 @@ class ModelRepository:
         """Verify every version and every journal; returns the versions that could be read, and all damage."""
         read: list[ModelVersion] = []
         damaged: list[Damage] = []
-        for name in self.list_models():
+        for name in self._resolver.names():  # from the store, not from the index
             try:
                 versions = self.versions(name)
             except (NotFound, IntegrityError):  # all deleted; or the journal is damaged, which is told below
@@ -389,4 +389,4 @@ class ModelRepository:
 
     def verify_journals(self) -> list[Damage]:
         """Read every entry of the catalog and of the environments, and look whether what they name is there."""
-        return verify_journals(self.list_models(), self._catalog, self._environments, self.resolve)
+        return verify_journals(self._resolver.names(), self._catalog, self._environments, self.resolve)
