@@ -66,10 +66,11 @@ format: $(READY) ## Format the code
 docs: $(READY) ## Write the reference pages from the code
 	$(BIN)/python docs/generate.py
 
-bench: $(READY) ## Measure side by side
+bench: $(READY) engines ## Measure side by side
 	$(BIN)/python benchmarks/gateway.py
-	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python benchmarks/transfer.py --mlflow $(MLFLOW)/bin/python
+	$(BIN)/python benchmarks/catalog.py --mlflow $(MLFLOW)/bin/python
 
 clean: ## Remove everything that the targets made
 	rm -rf $(VENV) $(MLFLOW) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

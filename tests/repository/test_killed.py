@@ -144,7 +144,7 @@ def test_registering(action: str, again: str, open_repository: Open, model: Path
         other = not visible and again == "something else"
         registered = repository.register_model("digits", "1.0.0", model, {"a": 2 if other else 1})
         assert repository.verify(registered) == []
-        assert repository.verify_journals() == []
+        assert repository.verify_all()[1] == []
         for file in registered.files:
             assert repository.storage.get(file.key) == (model / file.path).read_bytes()
         assert repository.storage.get_json("models/digits/v1.0.0/metadata.json") == registered.metadata
@@ -176,7 +176,7 @@ def test_changing(action: str, open_repository: Open, small_model: Path, tmp_pat
 
     def check(store: Path) -> bool:
         repository = open_repository(LocalDisk(store))
-        assert repository.verify_journals() == []
+        assert repository.verify_all()[1] == []
         visible = VISIBLE[action](repository, small_model)
         AGAIN[action](repository, small_model, open_repository)
         kept = [repository.resolve(f"digits:{version}") for version in repository.list_models("digits")]

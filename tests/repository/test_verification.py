@@ -27,13 +27,13 @@ def lose(repository: ModelRepository, version: str) -> None:
 def test_all_is_well(repository: ModelRepository) -> None:
     repository.tag("digits", "best", "v1.0.0")
     repository.request(repository.resolve("digits"), "production", why="promote")
-    assert repository.verify_journals() == []
+    assert repository.verify_all()[1] == []
 
 
 def test_a_tag_without_its_version(repository: ModelRepository) -> None:
     repository.tag("digits", "best", "v1.0.0")
     lose(repository, "v1.0.0")
-    [damage] = repository.verify_journals()
+    [damage] = repository.verify_all()[1]
     assert (damage.ref, damage.path) == ("catalog/digits", "the tag best")
     assert damage.what.startswith("without its version (digits has no version v1.0.0")
 
@@ -41,7 +41,7 @@ def test_a_tag_without_its_version(repository: ModelRepository) -> None:
 def test_a_deployment_without_its_version(repository: ModelRepository) -> None:
     repository.request(repository.resolve("digits"), "staging", why="stage")
     lose(repository, "v1.1.0")
-    [damage] = repository.verify_journals()
+    [damage] = repository.verify_all()[1]
     assert (damage.ref, damage.path) == ("deployments/staging", "the deployment of digits")
 
 
@@ -50,7 +50,7 @@ def test_a_tag_on_other_bytes(repository: ModelRepository, tmp_path: Path) -> No
     lose(repository, "v1.0.0")
     (tmp_path / "weights.bin").write_bytes(b"others")
     repository.register_model("digits", "1.0.0", tmp_path / "weights.bin")
-    [damage] = repository.verify_journals()
+    [damage] = repository.verify_all()[1]
     assert damage.path == "the tag best"
     assert "has the digest" in damage.what
 
@@ -58,5 +58,5 @@ def test_a_tag_on_other_bytes(repository: ModelRepository, tmp_path: Path) -> No
 def test_journals_that_can_not_be_read(repository: ModelRepository) -> None:
     repository.storage.put("catalog/digits/999999999997.json", b"{")
     repository.storage.put("deployments/production/999999999998.json", b"[]")
-    found = [(damage.ref, damage.path) for damage in repository.verify_journals()]
+    found = [(damage.ref, damage.path) for damage in repository.verify_all()[1]]
     assert found == [("catalog/digits", "a journal entry"), ("deployments/production", "a journal entry")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -28,7 +27,7 @@ from modelyard.repository.registration import Registration, draft, read_manifest
 from modelyard.repository.removal import delete, refuse_deployed, refuse_tagged
 from modelyard.repository.resolution import Resolver
 from modelyard.repository.scanning import ensure_scan
-from modelyard.repository.verification import Damage, verify_files, verify_journals
+from modelyard.repository.verification import Damage, verify_all, verify_files
 from modelyard.store import Cache, Entry, Store
 from modelyard.store.files import EVERYTHING, File, Filter, LocalFile, check_files, scan
 from modelyard.store.transfer import Content, Progress, no_progress
@@ -341,33 +340,14 @@ class ModelRepository:
         """Hash every stored file again; returns what is damaged or missing, and puts back a missing metadata.json."""
         return verify_files(self.storage, version)
 
-    def _contents(self, name: str) -> dict[Content, str]:
-        """Which contents the model's newest versions have, and where."""
-        try:
-            newest = self.versions(name)[-_COMPARED:]
-        except NotFound:
-            return {}
-        with ThreadPoolExecutor(_COMPARED) as pool:
-            found = list(pool.map(lambda version: self.resolve(ModelRef(name, version)), newest))
-        return {(file.size, file.sha256): file.key for version in found for file in version.files}
-
     def verify_all(self) -> tuple[list[ModelVersion], list[Damage]]:
         """Verify every version and every journal; returns the versions that could be read, and all damage."""
-        read: list[ModelVersion] = []
-        damaged: list[Damage] = []
-        for name in self._resolver.names():  # from the store, not from the index
-            try:
-                versions = self.versions(name)
-            except (NotFound, IntegrityError):  # all deleted; or the journal is damaged, which is told below
-                continue
-            for version in versions:
-                try:
-                    read.append(self.resolve(ModelRef(name, version)))
-                except IntegrityError as error:
-                    damaged.append(Damage(f"{name}:{version}", "the manifest", f"damaged ({error.message})"))
-        for found in read:
-            damaged += self.verify(found)
-        return read, damaged + self.verify_journals()
+        return verify_all(self.storage, self._resolver, self._catalog, self._environments)
+
+    def _contents(self, name: str) -> dict[Content, str]:
+        """Which contents the model's newest versions have, and where."""
+        found = self._resolver.newest(name, _COMPARED)
+        return {(file.size, file.sha256): file.key for version in found for file in version.files}
 
     def _made_of(self, ref: str) -> Iterable[str]:
         """The versions whose base model this is."""
@@ -386,7 +366,3 @@ class ModelRepository:
     def _point(self, tag: str, version: ModelVersion, reason: str) -> None:
         why = f"{tag} → {version.version}" + (f": {reason}" if reason else "")
         self._catalog.tag(version.ref, tag, why=why)
-
-    def verify_journals(self) -> list[Damage]:
-        """Read every entry of the catalog and of the environments, and look whether what they name is there."""
-        return verify_journals(self._resolver.names(), self._catalog, self._environments, self.resolve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound
@@ -39,6 +40,16 @@ class Resolver:
     def versions(self, name: str) -> list[Version]:
         """Ascending by SemVer. Raises NotFound for an unknown model."""
         return self._living(*self._catalog.look(parse_name(name)))
+
+    def newest(self, name: str, count: int) -> list[ModelVersion]:
+        """So many of a model's highest versions; none for an unknown model."""
+        record, entry = self._catalog.look(name)
+        try:
+            versions = self._living(record, entry)[-count:]
+        except NotFound:
+            return []
+        with ThreadPoolExecutor(count) as pool:
+            return [found for found in pool.map(lambda v: self._manifest(name, v, entry), versions) if found]
 
     def resolve(self, ref: ModelRef | str) -> ModelVersion:
         """The exact version a reference means now; a bare name means its latest release. Raises NotFound."""

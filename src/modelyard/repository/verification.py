@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from modelyard.errors import IntegrityError, ModelyardError
+from modelyard.errors import IntegrityError, ModelyardError, NotFound
 from modelyard.refs import Digest, ModelRef, Version
 from modelyard.repository.catalog import Catalog
 from modelyard.repository.environments import Environment
 from modelyard.repository.manifest import ModelVersion
 from modelyard.repository.registration import finish, read_manifest
+from modelyard.repository.resolution import Resolver
 from modelyard.store import Store
 from modelyard.store.transfer import stored_digest
 
@@ -51,6 +52,28 @@ def verify_files(store: Store, version: ModelVersion) -> list[Damage]:
         damaged = [found for found in pool.map(check, range(len(version.files))) if found]
     finish(store, version)
     return damaged
+
+
+def verify_all(
+    store: Store, resolver: Resolver, catalog: Catalog, environments: Mapping[str, Environment]
+) -> tuple[list[ModelVersion], list[Damage]]:
+    """All versions that can be read, and all damage: to them, to manifests that can't be read, to journals."""
+    read: list[ModelVersion] = []
+    damaged: list[Damage] = []
+    names = resolver.names()
+    for name in names:
+        try:
+            versions = resolver.versions(name)
+        except (NotFound, IntegrityError):  # all deleted; or the journal is damaged, which is told below
+            continue
+        for version in versions:
+            try:
+                read.append(resolver.resolve(ModelRef(name, version)))
+            except IntegrityError as error:
+                damaged.append(Damage(f"{name}:{version}", "the manifest", f"damaged ({error.message})"))
+    for found in read:
+        damaged += verify_files(store, found)
+    return read, damaged + verify_journals(names, catalog, environments, resolver.resolve)
 
 
 def verify_journals(
