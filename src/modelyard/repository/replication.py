@@ -8,10 +8,9 @@ from modelyard.errors import IntegrityError
 from modelyard.repository.evidence import EvidenceJournal
 from modelyard.repository.manifest import ModelVersion
 from modelyard.repository.repository import ModelRepository
+from modelyard.repository.signatures import KIND as SIGNATURE
 from modelyard.store.objects import ObjectFile
 from modelyard.store.transfer import Progress, no_progress
-
-_COPIED = "signature"  # evidence that speaks for itself; the other kinds are gathered anew where the version will run
 
 
 def copy(
@@ -40,9 +39,10 @@ def copy(
     )
     if copied.digest != version.digest:
         raise IntegrityError(f"{version.ref} arrived as {copied.digest}", remedy="verify it where it comes from")
-    there = EvidenceJournal(destination.storage, _COPIED)
+    # A signature speaks for itself; other evidence is gathered anew where the version will run.
+    there = EvidenceJournal(destination.storage, SIGNATURE)
     known = there.newest(copied.ref)
-    for key, evidence in EvidenceJournal(source.storage, _COPIED).newest(version.ref).items():
+    for key, evidence in EvidenceJournal(source.storage, SIGNATURE).newest(version.ref).items():
         if key not in known:
             there.add(copied.ref, key, evidence, by=evidence.by)
     return copied
