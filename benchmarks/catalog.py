@@ -1,6 +1,7 @@
 """A catalog of many models: resolving a tag, names, a filtered search, the first sync, on a folder and on an S3 server.
 
 The bucket is written directly, as registering leaves it: manifests, journals of the catalog, a page of change marks.
+With `--mlflow PYTHON` MLflow's registry (its server on SQLite, its client) is asked the same of as many versions.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import options, own_process, print_table
+from mlflow_peer import Peer, mlflow_server
 from modelyard.refs import Version
 from modelyard.repository import changes
 from modelyard.repository.manifest import Artifact, ModelInfo, ModelVersion, content_digest
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=10_000)
     parser.add_argument("--versions", type=int, default=10, help="of each model")
     parser.add_argument("--stores", nargs="+", choices=("disk", "s3"), default=["disk", "s3"])
+    parser.add_argument("--mlflow", type=Path, metavar="PYTHON", help="the interpreter of an environment with MLflow")
     given = parser.parse_args()
     figures = {}
     with ExitStack() as stack:
@@ -92,7 +95,10 @@ def main() -> None:
             fill(place.yard().store, given.models, given.versions)
             print(f"{kind}: filled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
             figures[kind] = measure(place, given.models, given.rounds)
-    report(figures, given.models, given.versions)
+        report(figures, given.models, given.versions)
+        if given.mlflow:
+            with mlflow_server(folder / "mlflow", python=given.mlflow) as peer:
+                report_peer(peer, given.models, given.versions, given.rounds)
 
 
 def fill(store: Store, models: int, versions: int) -> None:
@@ -240,6 +246,24 @@ def report(figures: dict[str, Figures], models: int, versions: int) -> None:
     title = f"Catalog: {models:,} models, {versions} versions each; searched for {' and '.join(WHERE)}"
     table = [[name, *(cell(each) for each in figures.values())] for name, cell in rows.items()]
     print_table(title, ["", *figures], table)
+
+
+def report_peer(peer: Peer, models: int, versions: int, rounds: int) -> None:
+    """MLflow compares tags as text alone, for equality: that f1 is at least 0.9 is a tag of its own there."""
+    made = {
+        (number, minor): {"task": str(each.model.task), "high": str(each.metadata["metrics"]["f1"] >= 0.9)}
+        for number in range(models)
+        for minor, each in enumerate(model_versions(number, versions))
+    }
+    peer.fill(models, versions, lambda number, minor: made[number, minor])
+    query = "tag.task = 'text-classification' AND tag.high = 'True'"
+    found = peer.search("model_versions", query, rounds=rounds)
+    rows = [
+        ["resolve an alias, ms", f"{statistics.median(peer.by_alias('model-00000')) * 1000:.1f}"],
+        ["search, ms", f"{statistics.median(found.seconds) * 1000:.0f}"],
+        ["versions found", str(found.found)],
+    ]
+    print_table("The same in MLflow", ["", "MLflow"], rows)
 
 
 if __name__ == "__main__":
