@@ -150,7 +150,9 @@ def test_a_list_goes_on_at_no_other_address(
 
 def test_the_command(hub: HubServer, tmp_path: Path) -> None:
     hub.repositories[NAME].private = True
-    environ = os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "MODELYARD_CACHE": str(tmp_path / "cache")}
+    # Other tests load models in this process, which turns the Hub off in its environment.
+    environ = os.environ | {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0"}
+    environ |= {"MODELYARD_CACHE": str(tmp_path / "cache")}
     (tmp_path / ".modelyard").mkdir()
 
     def run(*arguments: str) -> str:
