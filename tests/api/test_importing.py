@@ -27,6 +27,7 @@ def test_import_by_tag_version_and_commit(
 ) -> None:
     served = serve(shared_store)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     model = tmp_path / "model"
     (model / "inner").mkdir(parents=True)
     (model / "inner" / "big.dat").write_bytes(bytes(range(256)) * 40_000)
