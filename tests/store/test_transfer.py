@@ -16,9 +16,9 @@ import pytest
 from obstore.store import MemoryStore
 
 from modelyard.errors import IntegrityError, InvalidInput, StoreError
-from modelyard.store import Memory, Store
+from modelyard.store import Memory, Store, open_store
 from modelyard.store.files import File, LocalFile, scan
-from modelyard.store.objects import CHUNK
+from modelyard.store.objects import CHUNK, ObjectFile
 from modelyard.store.transfer import Sent, part_size, send
 
 from .sink import sink
@@ -157,6 +157,37 @@ def test_what_can_not_be_copied_is_sent(gone: str, model: Path, monkeypatch: pyt
         monkeypatch.setattr(Counted, "copy", refuse)
     after = send(store, scan(model), "v2", known=known(before))
     assert [store.get(each.key) for each in after] == [(model / each.path).read_bytes() for each in after]
+
+
+@pytest.mark.parametrize("shared_store", ["s3"], indirect=True)
+@pytest.mark.parametrize("known", [True, False])
+def test_what_lies_in_the_same_bucket_is_copied_there_and_hashed(
+    known: bool, shared_store: Store, model: Path, requests: list[tuple[str, str]]
+) -> None:
+    beside = open_store(f"{shared_store.url}-beside")
+    before = send(beside, scan(model), "there")
+    files = [ObjectFile(beside, each.key, each.path, each.size, each.sha256 if known else None) for each in before]
+    requests.clear()
+    after = send(shared_store, files, "here")
+    assert [(each.path, each.sha256) for each in after] == [(each.path, each.sha256) for each in before]
+    assert [operation for operation, _ in requests if operation == "put"] == []
+    for each in after:
+        assert shared_store.get(each.key) == (model / each.path).read_bytes()
+
+
+@pytest.mark.parametrize("shared_store", ["s3"], indirect=True)
+def test_a_copy_that_is_not_what_was_registered_is_refused(shared_store: Store) -> None:
+    beside = open_store(f"{shared_store.url}-beside")
+    beside.put("weights.bin", b"other weights")
+    with pytest.raises(IntegrityError, match=r"weights\.bin is not what its source says it is"):
+        send(shared_store, [ObjectFile(beside, "weights.bin", "weights.bin", 13, sha(b"some weights"))], "here")
+
+
+def test_stores_elsewhere_are_not_copied_from(shared_store: Store) -> None:
+    other = Memory()
+    other.put("a", b"1")
+    assert not shared_store.copy_from(other, "a", "b")
+    assert not other.copy_from(Memory(), "a", "b")
 
 
 def test_a_source_that_lies_is_refused(model: Path) -> None:

@@ -169,6 +169,25 @@ class Store:
         """Copy an object inside the store; no byte passes through this machine. Raises NotFound."""
         self._patiently(source, lambda: obstore.copy(self._backend, check_key(source), check_key(destination)))
 
+    def copy_from(self, other: Store, source: str, destination: str) -> bool:
+        """Copy an object of another store that lies in the same bucket; False for stores elsewhere. Raises NotFound."""
+        mine, theirs = self._backend, other._backend
+        if not isinstance(mine, _SIGNING) or type(mine) is not type(theirs) or mine.config != theirs.config:
+            return False
+        opened: Any = type(mine)
+        bucket = opened(
+            config=mine.config,
+            client_options=mine.client_options,
+            retry_config=mine.retry_config,
+            credential_provider=mine.credential_provider,
+        )
+        start, end = (
+            f"{store.prefix}/{check_key(key)}" if store.prefix else check_key(key)
+            for store, key in ((theirs, source), (mine, destination))
+        )
+        self._patiently(source, lambda: obstore.copy(bucket, start, end))
+        return True
+
     def presign(self, key: str, *, expires: timedelta) -> str | None:
         """An address at which anybody may get the object for a while; None where the store has none to give."""
         if not isinstance(self._backend, _SIGNING):

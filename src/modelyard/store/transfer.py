@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from modelyard.errors import IntegrityError, InvalidInput, NotFound, StoreError
 from modelyard.store.files import File, LocalFile
-from modelyard.store.objects import CHUNK, Store
+from modelyard.store.objects import CHUNK, ObjectFile, Store
 from modelyard.store.parallel import Budget, Stop, run
 
 _THREADS = 16
@@ -100,8 +100,12 @@ class _Sending:
             if found := self._found(file):
                 self._progress(file.size)
                 return found
-            passing, key = Hashing(file, self._progress, self._stop), f"{self._prefix}/{file.path}"
-            if whole:
+            key = f"{self._prefix}/{file.path}"
+            copied = self._beside(file, key)
+            passing = Hashing(copied or file, self._progress, self._stop)
+            if copied:
+                passing.run()
+            elif whole:
                 self._store.put(key, b"".join(passing))
             else:
                 self._store.put(key, passing, part_size=part, parallel=parallel)
@@ -122,9 +126,17 @@ class _Sending:
 
     def _digest(self, file: File) -> str:
         passing = Hashing(file, no_progress, self._stop)
-        for _ in passing:
-            continue
+        passing.run()
         return passing.finish()
+
+    def _beside(self, file: File, key: str) -> File | None:
+        """The copy of a file that lies in the same bucket; hashed there, as it may have changed meanwhile."""
+        try:
+            if isinstance(file, ObjectFile) and self._store.copy_from(file.store, file.key, key):
+                return ObjectFile(self._store, key, file.path, file.size)
+        except (NotFound, StoreError):  # gone, or too large for a copy: reading it tells
+            pass
+        return None
 
     def _copied(self, source: str, key: str) -> bool:
         """Whether the store could: the object may be gone by now, or larger than the store copies (S3: 5 GB)."""
@@ -152,6 +164,11 @@ class Hashing:
             self._size += len(chunk)
             self._progress(len(chunk))
             yield chunk
+
+    def run(self) -> None:
+        """Only hash."""
+        for _ in self:
+            continue
 
     def finish(self) -> str:
         """The sha256 of what passed. Raises InvalidInput when that was not the whole file."""

@@ -1,6 +1,6 @@
 """Files in a bucket, below a prefix or a single one, with the credentials and settings of any store of that kind.
 
-They pass through this process on their way, also within one bucket: their digests have to be found out.
+Within one bucket they are copied there, and only read to find out their digests.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modelyard.errors import InvalidInput, NotFound
+from modelyard.errors import InvalidInput
 from modelyard.importer.sources.source import Fetched, Listed
 from modelyard.repository import ModelRepository
 from modelyard.store import open_store
@@ -36,8 +36,6 @@ class YardSource:
         repository = ModelRepository(open_store(url))
         for each in [name] if name else repository.list_models():
             record = repository.record(each)
-            if not name and _all_deleted(repository, each):
-                continue
             for version in repository.list_models(each):
                 yanked = record.yanked.get(version)
                 yield Listed(
@@ -52,10 +50,3 @@ class YardSource:
 def yard_address(url: str) -> str:
     """How a store's address is written to mean the modelyard in it."""
     return f"{_SCHEME}{url}"
-
-
-def _all_deleted(repository: ModelRepository, name: str) -> bool:
-    try:
-        return not repository.versions(name)
-    except NotFound:
-        return True
