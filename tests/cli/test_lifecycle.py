@@ -65,7 +65,10 @@ def test_a_deleted_version_is_gone(yard: Cli) -> None:
     assert yard("ls", "good").out == "v1.1.0  best, latest\n"
     assert yard("tag", "good", "best", "--remove").out == "good has no tag best any more\n"
     assert yard("verify").code == 0
-    assert "delete v1.0.0: stolen data" in yard("history", "good").out
+    yard("delete", "good:v1.1.0", "--reason", "all of it")
+    told = [row["what"] for row in yard("history", "good", "--json").json]
+    assert {"registered v1.0.0", "delete v1.0.0: stolen data", "delete v1.1.0: all of it"} <= set(told)
+    refused(yard("ls", "good"), "there is no model 'good'")
 
 
 def test_garbage_waits_for_a_day(yard: Cli, folder: Path) -> None:

@@ -134,7 +134,7 @@ def history(context: typer.Context, name: Name, as_json: Json = False) -> None:
     rows: list[dict[str, Any]] = [
         {"at": c.at, "where": "tags", "by": c.by, "what": c.why} for c in repository.history(name)
     ]
-    for version in map(repository.resolve, (f"{name}:{each}" for each in repository.versions(name))):
+    for version in repository.registered(name):
         at, what = version.created_at.isoformat(), f"registered {version.version}"
         rows.append({"at": at, "where": "versions", "by": version.created_by, "what": what})
     for environment in ("staging", "production"):

@@ -278,9 +278,13 @@ class ModelRepository:
         refuse_tagged(self._catalog.record(version.name), str(version.version))
 
     def history(self, name: str) -> list[Change]:
-        """Every change of the model's tags, oldest first."""
-        self.versions(name)
+        """Every change of the model's record, oldest first: tags set and removed, versions yanked and deleted."""
+        self._resolver.registered(name)
         return self._catalog.history(name)
+
+    def registered(self, name: str) -> list[ModelVersion]:
+        """Every version that was ever registered, ascending, deleted ones included. Raises NotFound."""
+        return self._resolver.registered(name)
 
     def environment(self, name: str) -> Environment:
         """The journal of `staging` or `production`."""

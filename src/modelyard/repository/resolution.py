@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
@@ -15,6 +15,8 @@ from modelyard.store import Entry, Store
 
 # The manifest of a name and version; the entry is the newest of the model's journal, just read.
 ReadManifest = Callable[[str, Version, Entry | None], ModelVersion | None]
+
+_PARALLEL = 8
 
 
 class Resolver:
@@ -45,11 +47,17 @@ class Resolver:
         """So many of a model's highest versions; none for an unknown model."""
         record, entry = self._catalog.look(name)
         try:
-            versions = self._living(record, entry)[-count:]
+            return self._manifests(record, entry, self._living(record, entry)[-count:])
         except NotFound:
             return []
-        with ThreadPoolExecutor(count) as pool:
-            return [found for found in pool.map(lambda v: self._manifest(name, v, entry), versions) if found]
+
+    def registered(self, name: str) -> list[ModelVersion]:
+        """Every version that was ever registered, deleted ones included. Raises NotFound for an unknown model."""
+        record, entry = self._catalog.look(parse_name(name))
+        found = self._manifests(record, entry, sorted(self._stored(record)))
+        if not found:
+            raise self._unknown(record)
+        return found
 
     def resolve(self, ref: ModelRef | str) -> ModelVersion:
         """The exact version a reference means now; a bare name means its latest release. Raises NotFound."""
@@ -81,16 +89,29 @@ class Resolver:
 
     def _living(self, record: Record, entry: Entry | None) -> list[Version]:
         """The versions that are there: not deleted, and not left by a writer whose time was over."""
+        listed = {version for version in self._stored(record) if str(version) not in record.deleted}
+        doubtful = [version for version in listed if str(version) in record.void.values()]
+        if doubtful:
+            sound = {manifest.version for manifest in self._manifests(record, entry, doubtful)}
+            listed -= set(doubtful) - sound
+        if not listed:
+            raise self._unknown(record)
+        return sorted(listed)
+
+    def _stored(self, record: Record) -> set[Version]:
+        """The versions that have a manifest."""
         head = f"versions/{record.name}/"
         keys = (found.key.removeprefix(head) for found in self._store.objects(head))
-        listed = {version for key in keys if (version := _version(key)) and str(version) not in record.deleted}
-        for version in [each for each in listed if str(each) in record.void.values()]:
-            manifest = self._manifest(record.name, version, entry)
-            if manifest is None or manifest.attempt in record.void:
-                listed.remove(version)
-        if not listed:
-            raise NotFound(f"there is no model {record.name!r} in {self._store.url}", remedy="see `modelyard ls`")
-        return sorted(listed)
+        return {version for key in keys if (version := _version(key))}
+
+    def _manifests(self, record: Record, entry: Entry | None, versions: Sequence[Version]) -> list[ModelVersion]:
+        """Those manifests that count."""
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            found = list(pool.map(lambda version: self._manifest(record.name, version, entry), versions))
+        return [manifest for manifest in found if manifest and manifest.attempt not in record.void]
+
+    def _unknown(self, record: Record) -> NotFound:
+        return NotFound(f"there is no model {record.name!r} in {self._store.url}", remedy="see `modelyard ls`")
 
     def _by_tag(self, record: Record, entry: Entry | None, tag: str) -> tuple[Version, Digest | None]:
         """The version a tag means, and the digest it had when the tag was set."""
