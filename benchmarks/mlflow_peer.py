@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,10 @@ class Peer:
             str(Path(__file__).with_name("mlflow_client.py")),
             json.dumps({"call": call} | asked),
         ]
-        environ = _environment() | {"MLFLOW_TRACKING_URI": self.url, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+        environ = quiet_environment() | {
+            "MLFLOW_TRACKING_URI": self.url,
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        }
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"MLflow's client failed: {done.stderr[-2000:]}")
@@ -98,27 +102,35 @@ class Peer:
 
 
 @contextmanager
-def mlflow_server(folder: Path, *, python: Path = PYTHON, workers: int = 4) -> Iterator[Peer]:
-    """A server that keeps everything in a folder, with as many workers as MLflow starts by default."""
+def mlflow_server(
+    folder: Path,
+    *,
+    python: Path = PYTHON,
+    workers: int = 4,
+    artifacts: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Peer]:
+    """A server with as many workers as MLflow starts by default; artifacts lie in the folder, or where it is said."""
     if not python.exists():
         raise FileNotFoundError(f"{python} is not there: run `make engines`")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(python.absolute()), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", str(workers), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(), cwd=folder)
+        given = quiet_environment() | dict(environment or {})
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=given, cwd=folder, start_new_session=True)
     try:
         wait_for(lambda: _answers(url), "MLflow", timeout_s=_START_TIMEOUT_S)
         yield Peer(url, folder, python)
     finally:
-        server.terminate()  # its workers end with it
+        os.killpg(server.pid, signal.SIGKILL)  # with its workers
         server.wait()
 
 
-def _environment() -> dict[str, str]:
+def quiet_environment() -> dict[str, str]:
     """Without what has no part in what is measured: telemetry, and processes for scheduled jobs."""
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return os.environ | quiet | {"GIT_PYTHON_REFRESH": "quiet"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
-from measure import accepts, free_port, running, wait_for
+import mlflow_peer
 from seaweedfs import BUCKET, REGION, s3_client
 
 MIB = 1024 * 1024
@@ -88,20 +87,17 @@ def with_copy(model: Path) -> Times:
 @contextmanager
 def mlflow_server(python: Path, url: str, folder: Path) -> Iterator[Callable[[Path], Times]]:
     """MLflow's server, which passes artifacts on to the same bucket (its default), and how to measure its client."""
-    port, prefix = free_port(), uuid.uuid4().hex
-    environment = os.environ | {"MLFLOW_S3_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": REGION}
-    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    environment.pop("PYTHONPATH", None)
-    command = [str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", f"s3://{BUCKET}/{prefix}"]
-    with running(command, environment):
-        wait_for(lambda: accepts(port), "MLflow's server", timeout_s=300)
+    artifacts = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    environment = {"MLFLOW_S3_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": REGION}
+    with mlflow_peer.mlflow_server(
+        folder / "mlflow", python=python, artifacts=artifacts, environment=environment
+    ) as peer:
 
         def measure(model: Path) -> Times:
             with tempfile.TemporaryDirectory(dir=folder) as target:
-                client = [str(python), "-c", _MLFLOW_CLIENT, f"http://127.0.0.1:{port}", str(model), target]
-                done = subprocess.run(client, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+                client = [str(python), "-c", _MLFLOW_CLIENT, peer.url, str(model), target]
+                quiet = mlflow_peer.quiet_environment()
+                done = subprocess.run(client, env=quiet, check=True, stdout=subprocess.PIPE, text=True)
                 return Times(*json.loads(done.stdout.splitlines()[-1]))
 
         yield measure
