@@ -192,6 +192,8 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
         "two of its files have one name",
     ),
     "tar-short": ("m.tar", lambda: builders.tarred({"a": os.urandom(5000)})[:2000], "is damaged"),
+    "tar-no-header": ("m.tar.gz", lambda: b"\x1f\x8b\x08", "is damaged"),
+    "tar-short-extra": ("m.tar.gz", lambda: b"\x1f\x8b\x08\x04" + bytes(6), "is damaged"),
     "tar-garbage": ("m.tar.gz", lambda: b"\x1f\x8b" + b"garbage" * 100, "is damaged"),
     "tar-cut": ("m.tar.gz", lambda: builders.tarred({"a": os.urandom(5000)}, "w:gz")[:3000], "is damaged"),
     "tar-empty": ("m.tar", lambda: builders.tarred({}), "holds no files"),

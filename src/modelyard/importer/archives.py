@@ -29,6 +29,7 @@ _CHUNK = 1 << 20
 _OF_MACS = "__MACOSX"  # what macOS puts beside the files
 _FAILURES = (
     *(EOFError, OSError, RuntimeError, ValueError, LookupError, OverflowError, NotImplementedError),
+    TypeError,  # what tarfile makes of a gzip header that ends early
     *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
 )
 

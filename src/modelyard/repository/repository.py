@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -199,14 +200,17 @@ class ModelRepository:
     ) -> Path:
         """A copy of the version's files in a folder of the caller's, complete or not there at all."""
         destination, files = destination.expanduser().absolute(), only.choose(version.files)
+        taken = AlreadyExists(f"{destination} exists and is not an empty folder", remedy="give another destination")
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-            raise AlreadyExists(f"{destination} exists and is not an empty folder", remedy="give another destination")
+            raise taken
         building = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}")
         try:
             building.mkdir(parents=True)
             self._cache.copy(self.storage, content_digest(files).hex, files, building, progress=progress)
             building.rename(destination)
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else was faster
+                raise taken from error
             raise InvalidInput(f"can't write {destination}: {error.strerror}", remedy="check the path") from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
