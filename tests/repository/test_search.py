@@ -199,7 +199,23 @@ def test_what_can_be_asked_for(where: str, expected: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "task", "=", "task=", "=mit", "task>", "license in ", "license in a,,b", 'a="b', 'a="b"c', "size=big", " ~x"],
+    [
+        "",
+        "task",
+        "=",
+        "task=",
+        "=mit",
+        "task>",
+        "license in ",
+        "license in a,,b",
+        'a="b',
+        'a="b"c',
+        "size=big",
+        "f1=>0.9",
+        "a==b",
+        "a><b",
+        " ~x",
+    ],
 )
 def test_what_is_no_condition(text: str) -> None:
     with pytest.raises(InvalidInput) as caught:

@@ -85,6 +85,8 @@ def parse_condition(text: str) -> Condition:
         operator, values = "in", [each.strip() for each in rest.split(",")]
     else:
         raise InvalidInput(f"can't take {text!r} as a condition: it has no operator", remedy=_EXAMPLE)
+    if values[0].startswith(("=", "<", ">")):  # `=>` for `>=`, say; in double quotes it is a text
+        raise InvalidInput(f"can't take {text!r} as a condition: it has two operators", remedy=_EXAMPLE)
     if not all(values):
         raise InvalidInput(f"can't take {text!r} as a condition: a value is missing", remedy=_EXAMPLE)
     condition = Condition(path, operator, tuple(_value(each, text) for each in values))
