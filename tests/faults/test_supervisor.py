@@ -17,7 +17,11 @@ Reached = Callable[[Machine, str, Load], bool]
 
 # When the supervisor is killed: as soon as this is true of the rollout to `version`.
 STEPS: dict[str, Reached] = {
-    "the new replica was started": lambda machine, version, load: bool(machine.replicas(version)),
+    # Its process is there, beside the old one and the gateway. Killed a moment before, with the record alone, the next
+    # supervisor takes that replica for one that crashed, and keeps the record for a while.
+    "the new replica was started": lambda machine, version, load: (
+        bool(machine.replicas(version)) and len(machine.processes()) == 3
+    ),
     "the new replica is ready": lambda machine, version, load: any(
         r.state == "ready" for r in machine.replicas(version)
     ),
