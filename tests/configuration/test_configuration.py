@@ -16,12 +16,12 @@ from modelyard.store import Memory, Store
 def test_values_are_kept_with_their_history(store: Store) -> None:
     manager = ConfigurationManager(store, user="tester")
     manager.set_config("embeddings", "semantic_search", "all-MiniLM-L6-v2")
-    manager.set_config("embeddings", "classification", {"model": "x", "weights": [1, 2]}, reason="trial")
+    manager.set_config("embeddings", "classification", {"variants": {"x": 1, "y": 2}}, reason="trial")
     manager.set_config("embeddings", "semantic_search", "bge-small", reason="better")
     assert manager.get_config("embeddings", "semantic_search") == "bge-small"
     assert manager.get_section("embeddings") == {
         "semantic_search": "bge-small",
-        "classification": {"model": "x", "weights": [1, 2]},
+        "classification": {"variants": {"x": 1, "y": 2}},
     }
     assert [(entry.by, entry.why) for entry in manager.history("embeddings")] == [
         ("tester", "set semantic_search"),

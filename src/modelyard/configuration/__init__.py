@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from modelyard import defaults
+from modelyard.configuration import sections
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.store import Entry, Journal, Store
 from modelyard.store.documents import to_json
@@ -35,10 +36,15 @@ class ConfigurationManager:
         entry = self._journal(section).read()
         return dict(entry.state) if entry else {}
 
+    def parsed(self, section: str) -> dict[str, Any]:
+        """Every key of a section of `sections.SECTIONS` with its value as that section's type."""
+        return {key: sections.parse(section, key, value) for key, value in self.get_section(section).items()}
+
     def set_config(self, section: str, key: str, value: Any, *, reason: str = "") -> None:
-        """Set one key to a JSON value. Raises InvalidInput for what JSON can't hold."""
+        """Set one key to a JSON value. Raises InvalidInput for what JSON or the section's type can't hold."""
         if not key:
             raise InvalidInput("a configuration key can't be empty", remedy="name the key")
+        sections.parse(section, key, value)
         to_json(value, what=f"{section}.{key}")
         why = f"set {key}" + (f": {reason}" if reason else "")
         self._journal(section).update(lambda state: state | {key: value}, by=self._user, why=why)

@@ -1,0 +1,56 @@
+"""The sections that modelyard reads take only values that mean something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelyard.configuration import ConfigurationManager, sections
+from modelyard.configuration.sections import External, Mirror, RateLimit, RoutingRule, Variants
+from modelyard.errors import InvalidInput
+from modelyard.store import Memory
+
+GOOD: list[tuple[str, str, Any, Any]] = [
+    ("embeddings", "semantic-search", "all-MiniLM-L6-v2", Variants(variants={"all-MiniLM-L6-v2": 1})),
+    ("embeddings", "clustering", {"variants": {"a:v1.0.0": 9, "b": 1}}, Variants(variants={"a:v1.0.0": 9, "b": 1})),
+    ("engines", "tiny", "vllm", "vllm"),
+    ("external", "old", {"engine": "torchserve", "url": "http://10.0.0.1:8080"}, None),
+    ("rate-limits", "*", {"requests_per_minute": 60}, RateLimit(requests_per_minute=60)),
+    ("routing", "digits", {"split": {"v1.0.0": 9, "staging": 1}}, RoutingRule(split={"v1.0.0": 9, "staging": 1})),
+    ("routing", "digits", {"mirror": {"to": "digits:staging"}}, RoutingRule(mirror=Mirror(to="digits:staging"))),
+    ("our-own", "anything", {"at": ["all"]}, {"at": ["all"]}),
+]
+BAD: list[tuple[str, str, Any, str]] = [
+    ("embeddings", "clustering", {"variants": {}}, "at least 1 item"),
+    ("embeddings", "clustering", "no such/model/name", "name"),
+    ("engines", "tiny", "VLLM", "can't be 'VLLM': Input should be"),
+    ("engines", "two words", "vllm", "name"),
+    ("external", "old", {"engine": "torchserve", "url": "10.0.0.1"}, "url: String should match"),
+    ("rate-limits", "digits", {"requests_per_minute": 0}, "requests_per_minute: Input should be greater"),
+    ("routing", "digits", {"splits": {}}, "splits: Extra inputs"),
+    ("routing", "digits", {"split": {"V1": 1}}, "V1"),
+    ("routing", "digits", {"fallback": ["two words"]}, "two words"),
+    ("routing", "*", {}, "name"),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "value", "expected"), GOOD)
+def test_good_values_become_their_types(section: str, key: str, value: Any, expected: Any) -> None:
+    manager = ConfigurationManager(Memory(), user="tester")
+    manager.set_config(section, key, value)
+    expected = expected or External(engine="torchserve", url="http://10.0.0.1:8080")
+    assert manager.parsed(section) == {key: expected}
+    assert manager.get_config(section, key) == value
+
+
+@pytest.mark.parametrize(("section", "key", "value", "reason"), BAD)
+def test_bad_values_are_refused_when_they_are_set(section: str, key: str, value: Any, reason: str) -> None:
+    manager = ConfigurationManager(Memory(), user="tester")
+    with pytest.raises(InvalidInput, match=reason):
+        manager.set_config(section, key, value)
+    assert manager.history(section) == []
+
+
+def test_each_section_is_described() -> None:
+    assert sorted(sections.SECTIONS) == ["embeddings", "engines", "external", "rate-limits", "routing"]
