@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,13 @@ def test_a_cluster_name_does_not_depend_on_the_replicas() -> None:
     assert backend("digit", ONE).cluster == backend("digit", TWO).cluster
 
 
+def test_versions_in_a_pool_share_a_cluster() -> None:
+    one, two = replace(DIGIT, pool="rare"), replace(NEXT, pool="rare", endpoints=DIGIT.endpoints)
+    table = RouteTable((one, two), (Route(("digit",), ((one.id, 1), (two.id, 1))),))
+    assert table.clusters.keys() == {one.cluster} == {two.cluster}
+    assert one.id == DIGIT.cluster != one.cluster
+
+
 def test_names_are_sorted() -> None:
     table = RouteTable((DIGIT,), (Route(("z", "a"), ((DIGIT.cluster, 1),)), Route(("m",), ((DIGIT.cluster, 1),))))
     assert table.names == ("a", "m", "z")
@@ -56,6 +64,7 @@ def test_names_are_sorted() -> None:
             (Route(("digit",), ((DIGIT.cluster, 1), (backend("other").cluster, 1))),),
             "mixes models",
         ),
+        ((replace(DIGIT, pool="rare"), replace(NEXT, pool="rare")), (), "other endpoints"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(

@@ -26,7 +26,7 @@ def route_table(
     """Every deployed model under its names; replicas outside `routed` finish what they have and get nothing new."""
     backends: list[Backend] = []
     routes: list[Route] = []
-    versions: dict[str, tuple[bool, str]] = {}  # name:version → (has a ready replica, cluster)
+    versions: dict[str, tuple[bool, str]] = {}  # name:version → (has a ready replica, backend)
     for environment in sorted(deployments):  # production comes before staging
         for model, deployment in sorted(deployments[environment].items()):
             there = [r for r in replicas if (r.environment, r.model) == (environment, model) and r.state == "ready"]
@@ -35,10 +35,10 @@ def route_table(
             if weights:
                 routes.append(Route(_names(environment, model), tuple(weights.items())))
             for backend in own:
-                ready = weights.get(backend.cluster, 0) > 0 and any(not e.draining for e in backend.endpoints)
+                ready = weights.get(backend.id, 0) > 0 and any(not e.draining for e in backend.endpoints)
                 name = backend.label.partition("@")[0]
-                versions[name] = max(versions.get(name, (False, backend.cluster)), (ready, backend.cluster), key=_ready)
-    routes += [Route((name, *_tagged(name, tags)), ((cluster, 1),)) for name, (_, cluster) in versions.items()]
+                versions[name] = max(versions.get(name, (False, backend.id)), (ready, backend.id), key=_ready)
+    routes += [Route((name, *_tagged(name, tags)), ((backend, 1),)) for name, (_, backend) in versions.items()]
     return RouteTable(tuple(backends), tuple(routes))
 
 
@@ -48,11 +48,11 @@ def _weights(
     """The versions' backends, and each one's share: its number of replicas in traffic."""
     pins = dict.fromkeys(pin for pin in (deployment.serving, deployment.target, *(r.pin for r in there)) if pin)
     backends = [_backend(environment, model, pin, there, routed) for pin in pins]
-    shares = {b.cluster: sum(not e.draining for e in b.endpoints) for b in backends}
+    shares = {b.id: sum(not e.draining for e in b.endpoints) for b in backends}
     if not any(shares.values()):  # nobody is ready: the gateway answers 503 for the one that should be
-        shares = {b.cluster: 1 for b in backends[:1]}
+        shares = {b.id: 1 for b in backends[:1]}
     deployed = deployment.serving or deployment.target
-    return backends, {cluster: share for cluster, share in shares.items() if share and deployed}
+    return backends, {backend: share for backend, share in shares.items() if share and deployed}
 
 
 def _backend(environment: str, model: str, pin: Pin, there: Sequence[Replica], routed: frozenset[str]) -> Backend:

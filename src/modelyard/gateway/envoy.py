@@ -77,12 +77,12 @@ class Gateway:
         routes = config.rds(table, self._settings)
         state = admin.state()
         if state.routes_version != routes["version_info"]:
-            wide = [backend.widened(state.endpoints.get(backend.cluster, ())) for backend in table.backends]
-            names = {backend.cluster for backend in wide} | state.endpoints.keys()
+            wide = [b.widened(state.endpoints.get(name, ())) for name, b in table.clusters.items()]
+            names = table.clusters.keys() | state.endpoints.keys()
             self._put_clusters(admin, wide, names, deadline)
             self._put_routes(admin, routes, deadline)
-        names = {backend.cluster for backend in table.backends}
-        self._put_clusters(admin, table.backends, names, deadline)
+        names = set(table.clusters)
+        self._put_clusters(admin, list(table.clusters.values()), names, deadline)
         for path in (self._folder / "eds").glob("*.json"):
             if path.stem not in names:
                 path.unlink()

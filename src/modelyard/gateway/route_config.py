@@ -12,7 +12,7 @@ import re
 from modelyard import __version__
 from modelyard.gateway import replies
 from modelyard.gateway.replies import Document, Problem
-from modelyard.gateway.routes import Route, RouteTable
+from modelyard.gateway.routes import SERVED_HEADER, Backend, Route, RouteTable
 from modelyard.settings import GatewaySettings
 
 NAME = "modelyard"
@@ -93,15 +93,8 @@ def _models(table: RouteTable) -> Document:
 
 
 def _route(match: Document, route: Route, table: RouteTable, *, rewrite: bool = False) -> Document:
-    backends = [table.backend(cluster) for cluster, _ in route.weights]
-    clusters = [
-        {
-            "name": backend.cluster,
-            "weight": weight,
-            "response_headers_to_add": [_header(MODEL_HEADER, backend.label)],
-        }
-        for backend, (_, weight) in zip(backends, route.weights, strict=True)
-    ]
+    backends = [table.backend(backend) for backend, _ in route.weights]
+    clusters = [_share(backend, weight) for backend, (_, weight) in zip(backends, route.weights, strict=True)]
     # 0s: no limit on the whole answer, which may be a long stream; the idle time-out ends what makes no progress.
     action: Document = {"weighted_clusters": {"clusters": clusters}, "timeout": "0s", "idle_timeout": _IDLE_TIMEOUT}
     if not rewrite:
@@ -110,6 +103,17 @@ def _route(match: Document, route: Route, table: RouteTable, *, rewrite: bool = 
     action["regex_rewrite"] = {"pattern": {"regex": pattern}, "substitution": rf"/v2/models/{backends[0].model}\1"}
     # The path has decided; large tensors need not be parsed here.
     return {"match": match, "route": action, "typed_per_filter_config": {JSON_FILTER: _DISABLED}}
+
+
+def _share(backend: Backend, weight: int) -> Document:
+    share: Document = {
+        "name": backend.cluster,
+        "weight": weight,
+        "response_headers_to_add": [_header(MODEL_HEADER, backend.label)],
+    }
+    if backend.pool:
+        share["request_headers_to_add"] = [_header(SERVED_HEADER, backend.label)]
+    return share
 
 
 _NOT_JSON_TYPE = {

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from modelyard.errors import InvalidInput
 
 ONE_REQUEST = "-one-request"
+SERVED_HEADER = "x-modelyard-served"
 _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 
@@ -44,22 +45,35 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One deployed version in one environment, with its replicas. `label` is `name:v1.0.0@sha256:…`."""
+    """One deployed version in one environment, with its replicas. `label` is `name:v1.0.0@sha256:…`.
+
+    `internal_name` is what its engine insists on as the request's `model`; None: it takes any. Versions that share
+    the replicas of a `pool` are told apart there by the request header SERVED_HEADER, which holds the label.
+    """
 
     environment: str
     model: str
     label: str
     endpoints: tuple[Endpoint, ...] = ()
     keeps_connections: bool = True
+    internal_name: str | None = None
+    pool: str = ""
+
+    @property
+    def id(self) -> str:
+        """A short unique name, safe as a file name and as a part of Envoy's statistics."""
+        return self._name(self.model, self.model, self.label)
 
     @property
     def cluster(self) -> str:
-        """A short unique name, safe as a file name and as a part of Envoy's statistics. Its ending says whether each
+        """The name of its replicas' cluster: its own id, or one name for the whole pool. Its ending says whether each
         request needs a connection of its own."""
-        identity = "\n".join((self.environment, self.model, self.label))
-        readable = _UNSAFE.sub("-", f"{self.environment}-{self.model}".lower()).strip("-")
-        ending = "" if self.keeps_connections else ONE_REQUEST
-        return f"{readable[:48]}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}{ending}"
+        return self._name(self.pool, "pool", self.pool) if self.pool else self.id
+
+    def _name(self, readable: str, *identity: str) -> str:
+        digest = hashlib.sha256("\n".join((self.environment, *identity)).encode()).hexdigest()
+        readable = _UNSAFE.sub("-", f"{self.environment}-{readable}".lower()).strip("-")
+        return f"{readable[:48]}-{digest[:12]}{'' if self.keeps_connections else ONE_REQUEST}"
 
     def widened(self, present: Iterable[Endpoint]) -> Backend:
         """This backend without taking anything away yet: what is present stays, what takes requests goes on."""
@@ -72,7 +86,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Names that mean the same thing, and the backends (by cluster name) that share their requests by weight."""
+    """Names that mean the same thing, and the backends (by id) that share their requests by weight."""
 
     names: tuple[str, ...]
     weights: tuple[tuple[str, int], ...]
@@ -86,34 +100,44 @@ class RouteTable:
     routes: tuple[Route, ...] = ()
 
     def __post_init__(self) -> None:
-        clusters = [backend.cluster for backend in self.backends]
+        ids = [backend.id for backend in self.backends]
         names = [name for route in self.routes for name in route.names]
-        for what, values in (("backend", clusters), ("name", names)):
+        for what, values in (("backend", ids), ("name", names)):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise InvalidInput(f"the route table has the {what} {twice[0]!r} twice", remedy="give it once")
+        clusters = self.clusters
         for backend in self.backends:
             if len({endpoint.address for endpoint in backend.endpoints}) < len(backend.endpoints):
                 raise InvalidInput(f"backend {backend.label} has an endpoint twice", remedy="give each endpoint once")
+            if backend.endpoints != clusters[backend.cluster].endpoints:
+                raise InvalidInput(
+                    f"the pool {backend.pool!r} has other endpoints elsewhere", remedy="give it the same"
+                )
         for route in self.routes:
             self._check(route)
 
     def _check(self, route: Route) -> None:
         who = f"the route of {', '.join(route.names) or 'no name'}"
-        known = {backend.cluster: backend for backend in self.backends}
-        unknown = [cluster for cluster, _ in route.weights if cluster not in known]
+        known = {backend.id: backend for backend in self.backends}
+        unknown = [backend for backend, _ in route.weights if backend not in known]
         if not route.names:
             raise InvalidInput("a route has no name", remedy="name it")
         if unknown:
             raise InvalidInput(f"{who} leads to {unknown[0]!r}, which is no backend", remedy="add the backend")
         if any(weight < 0 for _, weight in route.weights) or not sum(weight for _, weight in route.weights):
             raise InvalidInput(f"{who} has no usable weights", remedy="give weights of at least 0 and a sum above 0")
-        if len({known[cluster].model for cluster, _ in route.weights}) > 1:
+        if len({known[backend].model for backend, _ in route.weights}) > 1:
             raise InvalidInput(f"{who} mixes models", remedy="split only between versions of one model")
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(name for route in self.routes for name in route.names))
 
-    def backend(self, cluster: str) -> Backend:
-        return next(backend for backend in self.backends if backend.cluster == cluster)
+    @property
+    def clusters(self) -> dict[str, Backend]:
+        """Each cluster's name with a backend that has its replicas."""
+        return {backend.cluster: backend for backend in self.backends}
+
+    def backend(self, backend_id: str) -> Backend:
+        return next(backend for backend in self.backends if backend.id == backend_id)
