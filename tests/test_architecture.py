@@ -20,7 +20,7 @@ LEVELS = (
     ("refs",),
     ("settings", "defaults"),
     ("store",),
-    ("repository", "configuration"),
+    ("repository", "configuration", "access"),
     ("importer", "pipelines", "datasets", "engines"),
     ("serving", "embeddings", "selector", "training"),
     ("gateway",),
