@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,13 @@ from pathlib import Path
 import commands_page
 import settings_page
 
+from modelyard.gateway.openapi import openapi
+
 FOLDER = Path(__file__).resolve().parent
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page.page,
     "settings.md": settings_page.page,
+    "reference/openapi.json": lambda: json.dumps(openapi(), indent=1) + "\n",
 }
 
 

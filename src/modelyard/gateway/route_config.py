@@ -11,6 +11,7 @@ import re
 
 from modelyard import __version__
 from modelyard.gateway import replies
+from modelyard.gateway.openapi import openapi
 from modelyard.gateway.replies import Document, Problem
 from modelyard.gateway.routes import SERVED_HEADER, Backend, Route, RouteTable
 from modelyard.settings import GatewaySettings
@@ -28,6 +29,7 @@ _FIXED: dict[str, Document] = {
     "/v2/health/live": {"live": True},
     "/v2/health/ready": {"ready": True},
     "/v2": {"name": NAME, "version": __version__, "extensions": []},
+    "/openapi.json": openapi(),
 }
 # An engine may have begun with a request as soon as its headers were sent; before that, another replica may have it.
 _RETRY = {
