@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from .conftest import EMBEDDER, GRAPH, LANGUAGE, Place
 
+GOOD = {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 VALUES = st.recursive(
     st.none()
@@ -92,7 +93,7 @@ def test_whatever_comes_is_answered(http: httpx.Client) -> None:
     def ask(method: str, path: str, kind: str, body: bytes) -> None:
         answer = http.request(method, path, content=body, headers={"content-type": kind} if kind else {})
         assert answer.status_code < 500, (answer.status_code, answer.text)
-        if answer.is_error:
+        if answer.is_error and "%00" not in path:  # Envoy refuses such a path without a word
             assert answer.json()["error"], answer.text
 
     ask()
@@ -108,10 +109,10 @@ def test_a_language_model_survives_it_too(http: httpx.Client, key: str) -> None:
     def ask(value: Any, more: dict[str, Any]) -> None:
         body = json.dumps({"model": LANGUAGE, key: value, "max_tokens": 2} | more).encode()
         answer = http.post(path, content=body, headers={"content-type": "application/json"})
-        assert answer.status_code < 600 and http.get(f"/v2/models/{GRAPH}/ready").status_code == 200
+        assert answer.status_code < 500, answer.text
 
     ask()
-    good = http.post(path, json={"model": LANGUAGE, "prompt": "x", "messages": [{"role": "user", "content": "x"}]})
+    good = http.post(path, json={"model": LANGUAGE, "max_tokens": 2, **GOOD})
     assert good.status_code == 200, good.text
 
 
