@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import partial
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -100,6 +103,30 @@ class FakeRouter:
             raise Unavailable("the gateway does not run")
 
 
+class AtOnce(Executor):
+    """Does what it is given before it returns; while it hangs, keeps it until it may go on."""
+
+    def __init__(self) -> None:
+        self.hangs = False
+        self.hanging: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.hanging.append((future, partial(fn, *args, **options)))
+        if not self.hangs:
+            self.go_on()
+        return future
+
+    def go_on(self) -> None:
+        self.hangs = False
+        while self.hanging:
+            future, work = self.hanging.pop(0)
+            try:
+                future.set_result(work())
+            except ModelyardError as error:
+                future.set_exception(error)
+
+
 class Yard:
     """A reconciler in a world, and the journal it reads."""
 
@@ -108,6 +135,8 @@ class Yard:
         self.router = FakeRouter(self.world)
         self.store = Memory()
         self.production = Environment(self.store, "production")
+        self.tags: dict[str, dict[str, str]] = {}
+        self.executor = AtOnce()
         self.reconciler = self.another()
 
     def another(self) -> Reconciler:
@@ -118,6 +147,8 @@ class Yard:
             Limits(ready_s=120, drain_s=60),
             user="reconciler",
             clock=self.world.clock,
+            tags=lambda model: self.tags.get(model, {}),
+            executor=self.executor,
         )
 
     def ask(self, pin: Pin | None, model: str = "digit") -> None:
@@ -222,6 +253,32 @@ def test_without_the_store_the_last_wish_goes_on(yard: Yard, monkeypatch: pytest
     assert yard.get().serving is None
 
 
+def test_a_store_that_hangs_holds_up_neither_replicas_nor_the_gateway(yard: Yard) -> None:
+    yard.executor.hangs = True
+    yard.world.replicas["digit0"] = replace(yard.world.replicas["digit0"], state="exited", since_s=0)
+    assert "start digit1" in yard.ticks()
+    yard.router.runs = False
+    yard.world.ready("digit1")
+    assert yard.ticks() == ["route"]
+    yard.reconciler = yard.another()  # this one never heard what is wanted
+    yard.router.runs = False
+    assert yard.ticks(3) == []
+    assert yard.router.runs
+
+
+def test_an_outcome_that_can_not_be_written_yet_is_written_once(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks()
+    yard.executor.hangs = True
+    assert yard.ticks(3) == ["stop digit0", "route"]
+    assert len(yard.executor.hanging) == 2  # the reading and the outcome
+    yard.executor.go_on()
+    yard.ticks()
+    assert yard.get().serving == V2
+
+
 def test_a_wish_that_changed_in_between_is_not_overwritten(yard: Yard) -> None:
     yard.ask(V2)
     yard.ticks()
@@ -309,7 +366,7 @@ def test_a_journal_that_lost_its_entries_changes_nothing(yard: Yard, caplog: pyt
 
 
 def test_tags_lead_to_the_version_that_they_point_at(yard: Yard) -> None:
-    yard.reconciler.tags = lambda model: {"best": str(V1.version), "next": str(V2.version)} if model == "digit" else {}
+    yard.tags = {"digit": {"best": str(V1.version), "next": str(V2.version)}}
     yard.ticks(3)
     names = yard.world.table.names
     assert "digit:best" in names
