@@ -11,6 +11,7 @@ import pytest
 
 from modelyard.deployment.plan import Limits, Replica
 from modelyard.deployment.reconciler import Reconciler
+from modelyard.deployment.routing import Deployments
 from modelyard.errors import InvalidInput, ModelyardError, StoreError, Unavailable
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
@@ -30,6 +31,7 @@ class World:
         self.now = 0.0
         self.busy: dict[tuple[str, str, int], int] = {}
         self.table = RouteTable()
+        self.pools: frozenset[str] = frozenset()  # those that the gateway leads to
         self.fails: dict[str, ModelyardError] = {}  # operation, or operation and model → what it raises
 
     def clock(self) -> float:
@@ -45,7 +47,7 @@ class World:
             if operation in self.fails:
                 raise self.fails[operation]
 
-    def start_replica(self, environment: str, ref: ModelRef, rollout: str) -> None:
+    def start_replica(self, environment: str, ref: ModelRef, rollout: str, on_demand: bool) -> None:
         self.attempts += 1
         self._fail("start", f"start {ref.name}")
         assert ref.version
@@ -53,7 +55,7 @@ class World:
         name = f"{ref.name}{self.started}"
         self.started += 1
         self.told.append(f"start {name}")
-        started = replica(name, Pin(ref.version, ref.digest), "starting", rollout=rollout)
+        started = replica(name, Pin(ref.version, ref.digest), "starting", rollout=rollout, on_demand=on_demand)
         self.replicas[name] = replace(started, environment=environment, model=ref.name)
 
     def stop(self, replica_id: str) -> None:
@@ -70,11 +72,17 @@ class World:
 
 class FakeTarget:
     def __init__(self, world: World) -> None:
-        self.observe, self.stop, self.give_up = world.observe, world.stop, world.give_up
+        self.stop, self.give_up = world.stop, world.give_up
         self._world = world
 
-    def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
-        self._world.start_replica(environment, ref, rollout)
+    def observe(self, _: Deployments) -> list[Replica]:
+        return self._world.observe()
+
+    def start(self, environment: str, ref: ModelRef, *, rollout: str, on_demand: bool) -> None:
+        self._world.start_replica(environment, ref, rollout, on_demand)
+
+    def tend(self, routed: frozenset[str]) -> None:
+        self._world.pools = routed
 
 
 class FakeRouter:

@@ -17,7 +17,7 @@ from threading import Event
 from typing import Protocol
 
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
-from modelyard.deployment.routing import HOST, route_table
+from modelyard.deployment.routing import HOST, Deployments, route_table
 from modelyard.deployment.wanted import Newest, Reader, Wanted
 from modelyard.errors import ModelyardError, StoreError
 from modelyard.gateway.routes import RouteTable
@@ -36,10 +36,13 @@ log = logging.getLogger("modelyard.reconciler")
 class Target(Protocol):
     """Where replicas run."""
 
-    def observe(self) -> list[Replica]: ...
-    def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None: ...
+    def observe(self, deployments: Deployments) -> list[Replica]: ...
+    def start(self, environment: str, ref: ModelRef, *, rollout: str, on_demand: bool) -> None: ...
     def stop(self, replica_id: str) -> None: ...
     def give_up(self, replica_id: str, reason: str) -> None: ...
+    def tend(self, routed: frozenset[str]) -> None:
+        """Start and end what replicas share; `routed`: the environments whose pool the gateway still leads to."""
+        ...
 
 
 class Router(Protocol):
@@ -125,7 +128,7 @@ class Reconciler:
 
     def _observe(self) -> list[Replica]:
         """The target's replicas, with what only the gateway knows."""
-        replicas = self.target.observe()
+        replicas = self.target.observe(self._wanted.deployments)
         now = self.clock()
         draining = any(r.id in self._unrouted for r in replicas if r.state == "ready")
         busy = self.router.in_flight() if draining else {}
@@ -141,7 +144,9 @@ class Reconciler:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
         self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
         self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
-        self.router.apply(route_table(self._wanted.deployments, replicas, routed, self._wanted.tags))
+        table = route_table(self._wanted.deployments, replicas, routed, self._wanted.tags)
+        self.router.apply(table)
+        self.target.tend(frozenset(backend.pool for backend in table.backends if backend.pool))
         now = self.clock()
         self._routed = routed
         self._unrouted = {r.id: self._unrouted.get(r.id, now) for r in replicas if r.id not in routed}
@@ -161,8 +166,9 @@ class Reconciler:
     def _do(self, environment: str, model: str, step: Step) -> None:
         deployment = self._wanted.deployments.get(environment, {}).get(model, Deployment())
         match step:
-            case Start(pin):
-                self._start(environment, ModelRef(model, pin.version, digest=pin.digest), deployment)
+            case Start(pin, on_demand):
+                ref = ModelRef(model, pin.version, digest=pin.digest)
+                self._start(environment, ref, deployment, on_demand=on_demand)
             case Stop(replica):
                 log.info("stop %s", replica)
                 self.target.stop(replica)
@@ -176,10 +182,10 @@ class Reconciler:
                 log.warning("%s in %s: %s", model, environment, reason)
                 self._record(environment, model, deployment, deployment.failed(reason), f"went back: {reason}")
 
-    def _start(self, environment: str, ref: ModelRef, deployment: Deployment) -> None:
-        log.info("start %s in %s", ref, environment)
+    def _start(self, environment: str, ref: ModelRef, deployment: Deployment, *, on_demand: bool) -> None:
+        log.info("start %s in %s%s", ref, environment, " on demand" if on_demand else "")
         try:
-            self.target.start(environment, ref, rollout=deployment.rollout)
+            self.target.start(environment, ref, rollout=deployment.rollout, on_demand=on_demand)
         except StoreError:
             raise
         except ModelyardError as error:
