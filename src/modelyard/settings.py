@@ -80,6 +80,12 @@ class ServingSettings(_Section):
     batch_delay_ms: float = Field(2.0, ge=0, le=1000, description="how long a batch waits for more rows")
     queue_limit: int = Field(4096, ge=1, description="rows that wait at most; beyond it requests get 429")
     ready_timeout_s: float = Field(120, gt=0, description="a replica that is not ready by then has failed")
+    memory_budget: Annotated[Annotated[ByteSize, Ge(1)] | None, BeforeValidator(_size)] = Field(
+        None,
+        description="what all models of one process that loads them on demand may take, such as `8 GiB`; those used "
+        "longest ago go first; `0` or `none`: half of the machine's memory",
+    )
+    idle_timeout_s: float = Field(300, gt=0, description="a model on demand that nobody asked for so long is unloaded")
     drain_timeout_s: float = Field(60, gt=0, description="what a stopping replica may take to finish its requests")
 
 

@@ -137,7 +137,8 @@ class Yard:
         from modelyard.deployment.controller import running
 
         folder = self.run_folder(store)
-        return LocalStatus(lambda: running(folder), self._local_target(folder).peek)
+        local = self._local_target(folder)
+        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded)
 
     @property
     def local_target(self) -> LocalTarget:
@@ -149,15 +150,17 @@ class Yard:
         from modelyard.deployment.controller import Controller
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
+        from modelyard.deployment.targets.on_demand import OnDemand
         from modelyard.gateway import Gateway
 
         folder, serving = self.run_folder(self.store), self.settings.serving
         target, gateway = self._local_target(folder), Gateway(folder / "gateway", self.settings.gateway)
+        limits = Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s)
         reconciler = Reconciler(
             environments=[self.repository.environment(name) for name in ("production", "staging")],
-            target=target,
+            target=OnDemand(target, limits),
             router=gateway,
-            limits=Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s),
+            limits=limits,
             user=self.settings.user,
             tags=self.repository.version_tags,
         )
@@ -191,6 +194,30 @@ class Yard:
         served = [Served(version, folder) for version, folder in zip(versions, folders, strict=True)]
         return run(served, host=host, port=port, settings=self.settings.serving)
 
+    def serve_on_demand(self, refs: Sequence[str], *, host: str, port: int) -> int:
+        """The same for models that are loaded at their first request and unloaded when they are idle."""
+        from modelyard.deployment.shelves import FixedShelf
+        from modelyard.engines import engine_for
+        from modelyard.serving.server import run_pool
+
+        versions = [self.repository.resolve(ref) for ref in refs]
+        for version in versions:
+            self.signatures.require(version, None)
+            if engine_for(version.model) != "pytorch":
+                raise InvalidInput(
+                    f"{version.name}:{version.version} needs a process of its own", remedy="serve it alone"
+                )
+        shelf = FixedShelf({str(version.ref): version for version in versions}, self.repository)
+        return run_pool(shelf, host=host, port=port, settings=self.settings.serving)
+
+    def serve_pool(self, environment: str, *, host: str, port: int) -> int:
+        """Serve what an environment has on demand, in this process, until SIGTERM. Returns the exit code."""
+        from modelyard.deployment.shelves import EnvironmentShelf
+        from modelyard.serving.server import run_pool
+
+        shelf = EnvironmentShelf(self.repository.environment(environment), self.repository, self.signatures)
+        return run_pool(shelf, host=host, port=port, settings=self.settings.serving)
+
     def _local_target(self, folder: Path) -> LocalTarget:
         from modelyard.deployment.targets.local import LocalTarget
 
@@ -199,12 +226,26 @@ class Yard:
             "MODELYARD_STORE": self.store.url,
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),
-            "MODELYARD_SERVING__DRAIN_TIMEOUT_S": str(self.settings.serving.drain_timeout_s),
+            **self._serving_variables(),
             "MODELYARD_SECURITY__TRUSTED_KEYS": json.dumps([str(p.expanduser().resolve()) for p in rules.trusted_keys]),
             "MODELYARD_SECURITY__REQUIRE_SIGNATURE": json.dumps(rules.require_signature),
         }
         drain_s = self.settings.serving.drain_timeout_s
-        return LocalTarget(folder, self._launch, environ=environ, drain_timeout_s=drain_s)
+        return LocalTarget(folder, self._launch, self._launch_pool, environ=environ, drain_timeout_s=drain_s)
+
+    def _serving_variables(self) -> dict[str, str]:
+        serving = self.settings.serving.model_dump(mode="json", exclude_none=True)
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in serving.items()}
+        return {f"MODELYARD_SERVING__{key.upper()}": text for key, text in texts.items()}
+
+    @staticmethod
+    def _launch_pool(environment: str, replica: str, port: int) -> Launch:
+        from modelyard.deployment.targets.local import Launch
+        from modelyard.engines import PyTorchServer
+
+        argv = [sys.executable, "-m", "modelyard", "serve", "--pool", environment]
+        argv += ["--host", "127.0.0.1", "--port", str(port), "--replica-id", replica]
+        return Launch(argv, PyTorchServer.ready_path)
 
     def _launch(self, ref: ModelRef, replica: str, port: int) -> Launch:
         from modelyard.deployment.targets.local import Launch

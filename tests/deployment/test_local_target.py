@@ -49,7 +49,9 @@ class Machine:
         self.target = self.another()
 
     def another(self, drain_timeout_s: float = 60) -> LocalTarget:
-        target = LocalTarget(self.folder, self._launch, environ=os.environ, drain_timeout_s=drain_timeout_s)
+        target = LocalTarget(
+            self.folder, self._launch, self._launch, environ=os.environ, drain_timeout_s=drain_timeout_s
+        )
         self._targets.append(target)  # kept: a Popen that is dropped warns
         return target
 
@@ -90,7 +92,7 @@ class Machine:
                 child.kill()
                 child.wait()
 
-    def _launch(self, ref: ModelRef, replica: str, port: int) -> Launch:
+    def _launch(self, _: ModelRef | str, replica: str, port: int) -> Launch:
         return Launch([sys.executable, "-I", "-S", "-c", self.program, str(port), replica, *self.extra], "/ready")
 
 
@@ -230,10 +232,25 @@ def test_a_program_that_is_not_there(machine: Machine) -> None:
     def launch(ref: ModelRef, replica: str, port: int) -> Launch:
         return Launch(["/nonexistent/python", replica], "/ready")
 
-    target = LocalTarget(machine.folder, launch, environ={})
+    target = LocalTarget(machine.folder, launch, machine._launch, environ={})
     with pytest.raises(Unavailable, match="/nonexistent/python can't be started: No such file"):
         target.start("production", REF, rollout="r1")
     assert target.observe() == []
+
+
+def test_a_pool_is_a_process_like_any_other_but_no_replica(machine: Machine) -> None:
+    machine.target.start_pool("staging")
+    machine.wait(lambda found: [p.state for p in machine.target.pools()] == ["ready"])
+    [pool] = machine.target.pools()
+    assert (pool.environment, machine.target.observe(), machine.target.peek()) == ("staging", [], [])
+    later = machine.another()
+    assert later.running() == {pool.id}
+    assert later.pools()[0].port == later.peek_pools()[0].port == pool.port
+    assert machine.target.logs() == [machine.target.log(pool.id)]
+    machine.process(pool.id).kill()
+    machine.wait(lambda found: [p.state for p in machine.target.pools()] == ["exited"])
+    machine.target.stop(pool.id)
+    assert machine.target.running() == set()
 
 
 def test_old_logs_make_room(machine: Machine) -> None:

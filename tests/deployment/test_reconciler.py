@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import partial
 from threading import Event
+from typing import Any
 
 import pytest
 
 from modelyard.deployment.plan import Limits, Replica
 from modelyard.deployment.reconciler import Reconciler
+from modelyard.deployment.routing import Deployments
 from modelyard.errors import InvalidInput, ModelyardError, StoreError, Unavailable
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
@@ -27,6 +31,7 @@ class World:
         self.now = 0.0
         self.busy: dict[tuple[str, str, int], int] = {}
         self.table = RouteTable()
+        self.pools: frozenset[str] = frozenset()  # those that the gateway leads to
         self.fails: dict[str, ModelyardError] = {}  # operation, or operation and model → what it raises
 
     def clock(self) -> float:
@@ -42,7 +47,7 @@ class World:
             if operation in self.fails:
                 raise self.fails[operation]
 
-    def start_replica(self, environment: str, ref: ModelRef, rollout: str) -> None:
+    def start_replica(self, environment: str, ref: ModelRef, rollout: str, on_demand: bool) -> None:
         self.attempts += 1
         self._fail("start", f"start {ref.name}")
         assert ref.version
@@ -50,7 +55,7 @@ class World:
         name = f"{ref.name}{self.started}"
         self.started += 1
         self.told.append(f"start {name}")
-        started = replica(name, Pin(ref.version, ref.digest), "starting", rollout=rollout)
+        started = replica(name, Pin(ref.version, ref.digest), "starting", rollout=rollout, on_demand=on_demand)
         self.replicas[name] = replace(started, environment=environment, model=ref.name)
 
     def stop(self, replica_id: str) -> None:
@@ -67,11 +72,17 @@ class World:
 
 class FakeTarget:
     def __init__(self, world: World) -> None:
-        self.observe, self.stop, self.give_up = world.observe, world.stop, world.give_up
+        self.stop, self.give_up = world.stop, world.give_up
         self._world = world
 
-    def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
-        self._world.start_replica(environment, ref, rollout)
+    def observe(self, _: Deployments) -> list[Replica]:
+        return self._world.observe()
+
+    def start(self, environment: str, ref: ModelRef, *, rollout: str, on_demand: bool) -> None:
+        self._world.start_replica(environment, ref, rollout, on_demand)
+
+    def tend(self, routed: frozenset[str]) -> None:
+        self._world.pools = routed
 
 
 class FakeRouter:
@@ -100,6 +111,30 @@ class FakeRouter:
             raise Unavailable("the gateway does not run")
 
 
+class AtOnce(Executor):
+    """Does what it is given before it returns; while it hangs, keeps it until it may go on."""
+
+    def __init__(self) -> None:
+        self.hangs = False
+        self.hanging: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.hanging.append((future, partial(fn, *args, **options)))
+        if not self.hangs:
+            self.go_on()
+        return future
+
+    def go_on(self) -> None:
+        self.hangs = False
+        while self.hanging:
+            future, work = self.hanging.pop(0)
+            try:
+                future.set_result(work())
+            except ModelyardError as error:
+                future.set_exception(error)
+
+
 class Yard:
     """A reconciler in a world, and the journal it reads."""
 
@@ -108,6 +143,8 @@ class Yard:
         self.router = FakeRouter(self.world)
         self.store = Memory()
         self.production = Environment(self.store, "production")
+        self.tags: dict[str, dict[str, str]] = {}
+        self.executor = AtOnce()
         self.reconciler = self.another()
 
     def another(self) -> Reconciler:
@@ -118,6 +155,8 @@ class Yard:
             Limits(ready_s=120, drain_s=60),
             user="reconciler",
             clock=self.world.clock,
+            tags=lambda model: self.tags.get(model, {}),
+            executor=self.executor,
         )
 
     def ask(self, pin: Pin | None, model: str = "digit") -> None:
@@ -222,6 +261,32 @@ def test_without_the_store_the_last_wish_goes_on(yard: Yard, monkeypatch: pytest
     assert yard.get().serving is None
 
 
+def test_a_store_that_hangs_holds_up_neither_replicas_nor_the_gateway(yard: Yard) -> None:
+    yard.executor.hangs = True
+    yard.world.replicas["digit0"] = replace(yard.world.replicas["digit0"], state="exited", since_s=0)
+    assert "start digit1" in yard.ticks()
+    yard.router.runs = False
+    yard.world.ready("digit1")
+    assert yard.ticks() == ["route"]
+    yard.reconciler = yard.another()  # this one never heard what is wanted
+    yard.router.runs = False
+    assert yard.ticks(3) == []
+    assert yard.router.runs
+
+
+def test_an_outcome_that_can_not_be_written_yet_is_written_once(yard: Yard) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks()
+    yard.executor.hangs = True
+    assert yard.ticks(3) == ["stop digit0", "route"]
+    assert len(yard.executor.hanging) == 2  # the reading and the outcome
+    yard.executor.go_on()
+    yard.ticks()
+    assert yard.get().serving == V2
+
+
 def test_a_wish_that_changed_in_between_is_not_overwritten(yard: Yard) -> None:
     yard.ask(V2)
     yard.ticks()
@@ -309,7 +374,7 @@ def test_a_journal_that_lost_its_entries_changes_nothing(yard: Yard, caplog: pyt
 
 
 def test_tags_lead_to_the_version_that_they_point_at(yard: Yard) -> None:
-    yard.reconciler.tags = lambda model: {"best": str(V1.version), "next": str(V2.version)} if model == "digit" else {}
+    yard.tags = {"digit": {"best": str(V1.version), "next": str(V2.version)}}
     yard.ticks(3)
     names = yard.world.table.names
     assert "digit:best" in names

@@ -1,6 +1,7 @@
 """The plan on a world that does what it likes: replicas crash, supervisors are killed, wishes change.
 
-The world's gateway confirms one tick late, and until then may do the one or the other.
+The world's gateway confirms one tick late, and until then may do the one or the other. Its pool holds the versions that
+serve on demand, loads others when it is asked to, and crashes, too.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Process:
     state: str
     since: int
     in_flight: int = 0
+    on_demand: bool = False
 
 
 @dataclass
@@ -55,6 +57,7 @@ class World:
     def tick(self) -> None:
         self.now += 1
         self._live()
+        self._hold()
         self._confirm()
         decided = plan(self.deployment, self._look(), LIMITS)
         self._check(decided)
@@ -67,6 +70,17 @@ class World:
 
     def move(self, name: str, state: str) -> None:
         self.processes[name].state, self.processes[name].since, self.processes[name].in_flight = state, self.now, 0
+
+    def _hold(self) -> None:
+        """What serves on demand has its place in the pool, and nothing that did keeps it once it serves no more."""
+        serves = self.deployment.serving if self.deployment.serving_on_demand else None
+        for name, process in list(self.processes.items()):
+            if name.startswith("held") and process.pin != serves:
+                assert name not in self.in_traffic()
+                del self.processes[name]
+        pooled = [p.pin for p in self.processes.values() if p.on_demand and p.state in ("starting", "ready")]
+        if serves and serves not in pooled:
+            self.processes[f"held{next(self.names)}"] = Process(serves, "", "ready", self.now, on_demand=True)
 
     def _live(self) -> None:
         for name, process in list(self.processes.items()):
@@ -97,14 +111,15 @@ class World:
                 routed=name in self.known,
                 unrouted_s=float(self.now - self.unrouted[name]) if name in self.unrouted else None,
                 in_flight=p.in_flight,
+                on_demand=p.on_demand,
             )
             for name, p in self.processes.items()
         ]
 
     def _check(self, decided: Plan) -> None:
-        count = self.deployment.spec.replicas if self.deployment.target else 0
-        alive = [p for p in self.processes.values() if p.state in ("starting", "ready")]
-        starts = sum(isinstance(step, Start) for step in decided.steps)
+        count = count_of(self.deployment)
+        alive = [p for p in self.processes.values() if p.state in ("starting", "ready") and not p.on_demand]
+        starts = sum(isinstance(step, Start) and not step.on_demand for step in decided.steps)
         assert not starts or len(alive) + starts <= count + self.deployment.spec.surge
         before = {name for name in self.asked if name in self.processes and self.ready(name)}
         assert all(self.ready(name) for name in decided.routed)
@@ -117,13 +132,20 @@ class World:
             if isinstance(step, Finish) and self.deployment.target:
                 serves = [n for n in self.gateway if n in self.processes and self.ready(n)]
                 assert len(serves) >= count
-                assert all(self.processes[name].pin == self.deployment.target for name in serves)
+                wanted = (self.deployment.target, self.deployment.spec.on_demand)
+                assert all((self.processes[n].pin, self.processes[n].on_demand) == wanted for n in serves)
 
     def _do(self, step: object) -> None:
         match step:
-            case Start(pin):
-                self.processes[f"r{next(self.names)}"] = Process(pin, self.deployment.rollout, "starting", self.now)
-            case Stop(name) if self.processes[name].state == "exited":
+            case Start(pin, on_demand):
+                pooled = [p.pin for p in self.processes.values() if p.on_demand and p.state in ("starting", "ready")]
+                assert not on_demand or pin not in pooled
+                rollout = self.deployment.rollout
+                started = Process(pin, rollout, "starting", self.now, on_demand=on_demand)
+                self.processes[f"r{next(self.names)}"] = started
+            case Stop(name) if name.startswith("held"):
+                pass
+            case Stop(name) if self.processes[name].state == "exited" or self.processes[name].on_demand:
                 del self.processes[name]
             case Stop(name):
                 self.move(name, "stopping")
@@ -135,16 +157,23 @@ class World:
                 self.deployment = self.deployment.failed(reason)
 
 
+def count_of(deployment: Deployment) -> int:
+    if deployment.target is None:
+        return 0
+    return 1 if deployment.spec.on_demand else deployment.spec.replicas
+
+
 class Rollouts(RuleBasedStateMachine):
-    @initialize(serves=st.sampled_from([None, V1]), replicas=st.integers(1, 3))
-    def begin(self, serves: Pin | None, replicas: int) -> None:
+    @initialize(serves=st.sampled_from([None, V1]), replicas=st.integers(1, 3), least=st.sampled_from([None, 0]))
+    def begin(self, serves: Pin | None, replicas: int, least: int | None) -> None:
         self.world = World()
         if serves:
-            self.world.deployment = Deployment().ask(serves, spec=DeploymentSpec(replicas)).finished()
+            spec = DeploymentSpec(replicas, min_replicas=least)
+            self.world.deployment = Deployment().ask(serves, spec=spec).finished()
 
     @rule(
         wish=st.sampled_from([V1, V2, CRASHES_ON_START, NEVER_READY, None]),
-        spec=st.builds(DeploymentSpec, st.integers(1, 3), st.integers(1, 2)),
+        spec=st.builds(DeploymentSpec, st.integers(1, 3), st.integers(1, 2), st.sampled_from([None, 0])),
     )
     def ask(self, wish: Pin | None, spec: DeploymentSpec) -> None:
         self.world.deployment = self.world.deployment.ask(wish, spec=spec)
@@ -158,8 +187,16 @@ class Rollouts(RuleBasedStateMachine):
     @rule(data=st.data())
     def crash(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.world.processes)))
-        if self.world.processes[name].state in ("starting", "ready"):
+        process = self.world.processes[name]
+        if process.state in ("starting", "ready") and not process.on_demand:
             self.world.move(name, "exited")
+
+    @rule()
+    def crash_the_pool(self) -> None:
+        """Whatever it holds is loaded anew."""
+        for name, process in self.world.processes.items():
+            if process.on_demand and process.state == "ready":
+                self.world.move(name, "starting")
 
     @rule()
     def kill_the_supervisor(self) -> None:
@@ -168,8 +205,10 @@ class Rollouts(RuleBasedStateMachine):
     @rule()
     def lose_everything(self) -> None:
         """The machine goes down; the records stay."""
-        for name, process in self.world.processes.items():
-            if process.state != "exited":
+        for name, process in list(self.world.processes.items()):
+            if process.on_demand:
+                del self.world.processes[name]
+            elif process.state != "exited":
                 self.world.move(name, "exited")
         self.world.lose_supervisor()
 
@@ -192,11 +231,12 @@ class Rollouts(RuleBasedStateMachine):
         for _ in range(CALM_S):
             self.world.tick()
         deployment = self.world.deployment
-        count = deployment.spec.replicas if deployment.target else 0
+        count = count_of(deployment)
         assert deployment.outcome in ("", "done", "failed")
         assert deployment.serving == deployment.target
         left = {name: p for name, p in self.world.processes.items() if p.state != "exited"}
-        assert [p.pin for p in left.values()] == [deployment.serving] * count
+        kind = (deployment.serving, deployment.spec.on_demand)
+        assert [(p.pin, p.on_demand) for p in left.values()] == [kind] * count
         assert self.world.gateway == left.keys()
 
 

@@ -75,10 +75,18 @@ class Machine:
         assert self.up
         self.up.send_signal(signal.SIGSTOP)
 
-    def promote(self, version: str, *, replicas: int | None = None, wait: bool = True) -> Deployment:
+    def promote(
+        self, version: str, *, replicas: int | None = None, min_replicas: int | None = None, wait: bool = True
+    ) -> Deployment:
         """Without validation, which has tests of its own."""
         return self.yard.deployments.promote_to_production(
-            self.model, version, replicas=replicas, wait=wait, force=True, reason="a test"
+            self.model,
+            version,
+            replicas=replicas,
+            min_replicas=min_replicas,
+            wait=wait,
+            force=True,
+            reason="a test",
         )
 
     def deployment(self) -> Deployment:
@@ -95,11 +103,13 @@ class Machine:
         wait_for(lambda: [(str(r.pin), r.state) for r in self.replicas()] == wanted, what=self.log)
 
     def processes(self) -> list[psutil.Process]:
-        """What runs for this machine: replicas, and the gateway."""
+        """What runs for this machine: replicas, pools, and the gateway."""
         found = []
+        pools = {pool.id for pool in self.yard.local_target.peek_pools()}
         for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or ())
-            replica = "--replica-id" in line and f"-{self.model}-" in line
+            words = process.info["cmdline"] or ()
+            line = " ".join(words)
+            replica = "--replica-id" in line and (f"-{self.model}-" in line or not pools.isdisjoint(words))
             if replica or str(self.run_folder / "gateway" / "bootstrap.json") in line:
                 found.append(process)
         return found

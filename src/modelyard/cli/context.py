@@ -34,6 +34,10 @@ class Session:
     def __init__(self, store: str | None) -> None:
         self._overrides: dict[str, Any] = {"store": store} if store else {}
 
+    def override(self, **settings: Any) -> None:
+        """Settings that this call's options give."""
+        self._overrides |= settings
+
     @property
     def yard(self) -> Yard:
         from modelyard.settings import load_settings

@@ -14,12 +14,17 @@ from modelyard.errors import InvalidInput, NotFound, ValidationFailed
 
 if TYPE_CHECKING:
     from modelyard.deployment import Report, Suite
+    from modelyard.deployment.manager import Status
 
 SuiteFile = Annotated[
     Path | None, typer.Option("--suite", metavar="FILE", help="A validation suite (YAML); else the default one.")
 ]
 Replicas = Annotated[
     int | None, typer.Option(metavar="COUNT", min=1, max=64, help="How many replicas; by default as before.")
+]
+MinReplicas = Annotated[
+    int | None,
+    typer.Option(metavar="0", min=0, max=0, help="0: on demand, loaded when asked for; --replicas ends that."),
 ]
 _REASON = 60
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rollout has ended.")]
@@ -30,10 +35,16 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def stage(context: typer.Context, ref: Reference, replicas: Replicas = None, wait: Wait = True) -> None:
+def stage(
+    context: typer.Context,
+    ref: Reference,
+    replicas: Replicas = None,
+    min_replicas: MinReplicas = None,
+    wait: Wait = True,
+) -> None:
     """Deploy a version to staging."""
     yard, (name, version) = yard_of(context), _exact(context, ref)
-    yard.deployments.deploy_to_staging(name, version, replicas=replicas, wait=wait)
+    yard.deployments.deploy_to_staging(name, version, replicas=replicas, min_replicas=min_replicas, wait=wait)
     print(f"{name}:{version} {'serves' if wait else 'is asked for'} in staging")
 
 
@@ -54,6 +65,7 @@ def promote(
     ref: Reference,
     suite: SuiteFile = None,
     replicas: Replicas = None,
+    min_replicas: MinReplicas = None,
     force: Annotated[bool, typer.Option("--force", help="Without evidence; needs --reason.")] = False,
     reason: Reason = "",
     wait: Wait = True,
@@ -61,7 +73,14 @@ def promote(
     """Roll a validated version out to production, without downtime."""
     yard, (name, version) = yard_of(context), _exact(context, ref)
     yard.deployments.promote_to_production(
-        name, version, suite=_suite(suite), replicas=replicas, force=force, reason=reason, wait=wait
+        name,
+        version,
+        suite=_suite(suite),
+        replicas=replicas,
+        min_replicas=min_replicas,
+        force=force,
+        reason=reason,
+        wait=wait,
     )
     print(f"{name}:{version} {'serves' if wait else 'is asked for'} in production")
 
@@ -97,10 +116,7 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     if not rows:
         print(f"nothing is deployed from {yard.store.url} yet; `modelyard stage REF` begins")
         return
-    cells = [
-        (r.environment, r.model, r.serving, r.target, f"{r.ready}/{r.wanted}", r.outcome, _short(r.reason))
-        for r in rows
-    ]
+    cells = [(r.environment, r.model, r.serving, r.target, _readiness(r), r.outcome, _short(r.reason)) for r in rows]
     print_table(("ENVIRONMENT", "MODEL", "SERVING", "TARGET", "READY", "OUTCOME", "REASON"), cells)
     if not yard.local_status(yard.store).running():
         print("note: nothing on this machine carries deployments out; start `modelyard up`", file=sys.stderr)
@@ -113,10 +129,13 @@ def logs(
         int, typer.Option("--lines", "-n", metavar="COUNT", min=1, help="How many, of each replica.")
     ] = 20,
 ) -> None:
-    """The last lines of a model's replicas on this machine."""
+    """The last lines of a model's replicas on this machine; of one on demand, of all that its pool holds."""
     from modelyard.refs import parse_name
 
-    found = yard_of(context).local_target.logs(parse_name(name))
+    yard, model = yard_of(context), parse_name(name)
+    found = yard.local_target.logs(model)
+    if any(row.on_demand and row.model == model for row in yard.deployments.status()):
+        found += yard.local_target.logs()
     if not found:
         raise NotFound(f"no replica of {name} ran on this machine", remedy="see `modelyard status`")
     for path in found:
@@ -134,6 +153,12 @@ def up(context: typer.Context) -> None:
     controller = yard.controller([ApiServer(create_app(yard), yard.settings.api)])
     print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}\napi {yard.settings.api.url}", flush=True)
     controller.run()
+
+
+def _readiness(row: Status) -> str:
+    if row.on_demand:
+        return "loaded" if row.ready else "on demand"
+    return f"{row.ready}/{row.wanted}"
 
 
 def _short(text: str) -> str:

@@ -20,15 +20,33 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     context: typer.Context,
     refs: Annotated[
-        list[str], typer.Argument(metavar="REF", help="name, name:v1.2.0 or name:tag; a language model alone.")
-    ],
+        list[str] | None, typer.Argument(metavar="REF", help="name, name:v1.2.0 or name:tag; a language model alone.")
+    ] = None,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="The port to listen on.")] = 8080,
+    memory_budget: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Load models when they are asked for, within such as 4GiB.")
+    ] = None,
+    idle_timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="The same, and unload what is idle for so long.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(hidden=True)] = None,
     replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # noqa: ARG001 - seen in the process list
     environment: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve models in this process, with the engine their format needs, until SIGTERM."""
-    raise typer.Exit(yard_of(context).serve(refs, host=host, port=port, environment=environment))
+    limits = {"memory_budget": memory_budget, "idle_timeout_s": idle_timeout}
+    given = {key: value for key, value in limits.items() if value is not None}
+    if given:
+        context.obj.override(serving=given)
+    yard = yard_of(context)
+    if pool:
+        raise typer.Exit(yard.serve_pool(pool, host=host, port=port))
+    if not refs:
+        raise InvalidInput("no model is named", remedy="give one or more, such as name:v1.0.0")
+    if given:
+        raise typer.Exit(yard.serve_on_demand(refs, host=host, port=port))
+    raise typer.Exit(yard.serve(refs, host=host, port=port, environment=environment))
 
 
 def api(context: typer.Context) -> None:

@@ -103,10 +103,10 @@ class Controller:
         """The gateway first, so that what is under way still gets its answers; then the replicas."""
         log.info("stopping")
         self._gateway.stop()
-        ending = {replica.id for replica in self._target.observe()}
+        ending = self._target.running()
         for replica in ending:
             self._target.stop(replica)
-        while ending := ending & {replica.id for replica in self._target.observe()}:
+        while ending := ending & self._target.running():
             if self._hurry.is_set():
                 for replica in ending:
                     self._target.give_up(replica, "it was ended at once")

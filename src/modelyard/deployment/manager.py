@@ -5,7 +5,7 @@ It writes wishes into the environments' journals and waits for a reconciler to m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -35,15 +35,18 @@ _LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntim
 
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
-    """What this machine's target can tell: whether somebody carries wishes out, and the replicas."""
+    """What this machine's target can tell: whether somebody carries wishes out, the replicas, and what its pools have
+    loaded."""
 
     running: Callable[[], bool]
     replicas: Callable[[], list[Replica]]
+    loaded: Callable[[], Collection[tuple[str, str, str]]] = tuple  # environment, model, version; on demand
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One model in one environment, for people and for `--json`."""
+    """One model in one environment, for people and for `--json`. One that is `on_demand` needs no replica; `ready` is 1
+    while it is loaded."""
 
     environment: str
     model: str
@@ -53,6 +56,7 @@ class Status:
     wanted: int
     outcome: str
     reason: str
+    on_demand: bool = False
 
 
 class DeploymentManager:
@@ -82,16 +86,24 @@ class DeploymentManager:
         )
 
     def deploy_to_staging(
-        self, model_name: str, model_version: str, *, replicas: int | None = None, wait: bool = True
+        self,
+        model_name: str,
+        model_version: str,
+        *,
+        replicas: int | None = None,
+        min_replicas: int | None = None,
+        wait: bool = True,
     ) -> Deployment:
         """Deploy a version to staging. Raises RolloutFailed when it does not come up; what was staged stays.
 
+        With `min_replicas` 0 it runs on demand, here and at later changes, until `replicas` are asked for.
         Like the other verbs it raises Refused for a version without a signature that the environment requires.
         """
         version = self._not_yanked(self.repo.resolve(f"{model_name}:{model_version}"))
         self._signatures.require(version, "staging")
         why = f"stage {version.ref.name}:{version.version}"
-        return self._roll(version.name, "staging", _pin(version), why=why, replicas=replicas, wait=wait)
+        size = _Size(replicas, min_replicas)
+        return self._roll(version.name, "staging", _pin(version), why=why, size=size, wait=wait)
 
     def run_validation_tests(self, model_name: str, model_version: str, *, suite: Suite | None = None) -> Report:
         """Ask the staged version what the suite demands, and keep the result as evidence.
@@ -124,6 +136,7 @@ class DeploymentManager:
         *,
         suite: Suite | None = None,
         replicas: int | None = None,
+        min_replicas: int | None = None,
         force: bool = False,
         reason: str = "",
         wait: bool = True,
@@ -143,7 +156,13 @@ class DeploymentManager:
         why = f"promote {version.name}:{version.version}" + (f", forced: {reason}" if force else "")
         why += f": {reason}" if reason and not force else ""
         return self._roll(
-            version.name, "production", _pin(version), why=why, replicas=replicas, wait=wait, evidence=evidence
+            version.name,
+            "production",
+            _pin(version),
+            why=why,
+            size=_Size(replicas, min_replicas),
+            wait=wait,
+            evidence=evidence,
         )
 
     def rollback(self, model_name: str, *, reason: str = "", wait: bool = True) -> Deployment:
@@ -171,17 +190,27 @@ class DeploymentManager:
 
     def status(self) -> list[Status]:
         """Every model in every environment."""
-        replicas = self._local.replicas()
+        replicas, loaded = self._local.replicas(), self._local.loaded()
         rows = []
         for name in ("production", "staging"):
             for model, d in sorted(self.repo.environment(name).read().items()):
                 if d.serving is None and d.target is None and d.outcome == "done":
                     continue  # undeployed
                 ready = sum(r.state == "ready" for r in replicas if (r.environment, r.model) == (name, model))
+                ready += any((name, model, str(ref.version)) in loaded for ref in d.on_demand(model))
                 serving, target = (str(pin) if pin else None for pin in (d.serving, d.target))
-                wanted = d.spec.replicas if d.target else 0
-                rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, d.reason))
+                on_demand = d.spec.on_demand
+                wanted = d.spec.replicas if d.target and not on_demand else 0
+                rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, d.reason, on_demand))
         return rows
+
+    def _need_pool(self, ref: ModelRef) -> None:
+        engine = engine_of(self.repo.resolve(ref))["engine"]
+        if engine != "pytorch":
+            raise Refused(
+                f"{ref.name}:{ref.version} runs on {engine}, which needs a process for each model",
+                remedy="on demand run models of the PyTorch server only; use --replicas 1",
+            )
 
     def _not_yanked(self, version: ModelVersion) -> ModelVersion:
         if why := self.repo.record(version.name).yanked.get(str(version.version)):
@@ -196,28 +225,28 @@ class DeploymentManager:
         *,
         why: str,
         wait: bool,
-        replicas: int | None = None,
+        size: _Size | None = None,
         evidence: str | None = None,
         seen: Deployment | None = None,
     ) -> Deployment:
         """Record the wish; with `seen`, only if nothing has changed since it was read."""
-        if replicas is not None and replicas < 1:
-            raise InvalidInput(
-                f"{replicas} replicas can't serve", remedy="give at least 1, or use `modelyard undeploy`"
-            )
+        size = size or _Size()
+        size.check()
 
         def decide(old: Deployment) -> Deployment | None:
             if seen is not None and old != seen:
                 raise Conflict(f"{model} was changed in {environment} in between", remedy="look again, then repeat")
+            spec = size.spec(old, self._settings.deployment.replicas)
+            if spec.on_demand and pin:
+                self._need_pool(ModelRef(model, pin.version, digest=pin.digest))
             if old.rolling and old.outcome == "running" and seen is None:
-                if old.target == pin and replicas in (None, old.spec.replicas):
+                if old.target == pin and spec == old.spec:
                     return None  # it is on its way already: wait for it
                 raise Conflict(
                     f"a rollout of {model} to {old.target} is under way in {environment}",
                     remedy=f"wait for it, or stop it with {_WAY_OUT[environment]}",
                 )
-            count = replicas or (old.spec.replicas if old.rollout else self._settings.deployment.replicas)
-            asked = old.ask(pin, spec=DeploymentSpec(count, old.spec.surge), evidence=evidence)
+            asked = old.ask(pin, spec=spec, evidence=evidence)
             return asked.finished() if self._target == "none" else asked
 
         asked = self.repo.change_deployment(model, environment, decide, why=why)
@@ -256,6 +285,31 @@ class DeploymentManager:
         checks = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in report.checks]
         evidence = Evidence(bool(report), str(version.digest), report.suite_digest, report.engine, checks)
         self._evidence.add(version.ref, _key(suite, report.engine), evidence, by=self._user)
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What a wish says about replicas; None: as before."""
+
+    replicas: int | None = None
+    min_replicas: int | None = None
+
+    def check(self) -> None:
+        if self.replicas is not None and self.min_replicas is not None:
+            raise InvalidInput("a model has replicas of its own or runs on demand", remedy="give only one of the two")
+        if self.replicas is not None and self.replicas < 1:
+            raise InvalidInput(
+                f"{self.replicas} replicas can't serve", remedy="give at least 1, or use `modelyard undeploy`"
+            )
+        if self.min_replicas not in (None, 0):
+            raise InvalidInput(
+                f"at least {self.min_replicas} replicas can't be asked for", remedy="give 0, or replicas"
+            )
+
+    def spec(self, old: Deployment, default: int) -> DeploymentSpec:
+        count = self.replicas or (old.spec.replicas if old.rollout else default)
+        on_demand = self.min_replicas == 0 or (old.spec.on_demand and self.replicas is None)
+        return DeploymentSpec(count, old.spec.surge, 0 if on_demand else None)
 
 
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from modelyard.repository import Deployment, Pin
 
@@ -23,7 +23,11 @@ ReplicaState = Literal["starting", "ready", "stopping", "exited"]
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One observed replica. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it
-    requests; `unrouted_s`: seconds since it has confirmed that it does not, None while it might."""
+    requests; `unrouted_s`: seconds since it has confirmed that it does not, None while it might.
+
+    One `on_demand` is no process of its own but a version's place in the environment's pool, ready once it was loaded
+    there; there is one of a version at most.
+    """
 
     id: str
     environment: str
@@ -38,13 +42,15 @@ class Replica:
     unrouted_s: float | None = None
     in_flight: int = 0
     error: str = ""
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Start one replica of a version."""
+    """Start one replica of a version, or have the pool load it."""
 
     pin: Pin
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +100,11 @@ class Plan:
 
 def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits) -> Plan:
     """Rolling update: never fewer ready replicas in traffic than there were, at most `surge` more processes."""
-    wanted, count = deployment.target, deployment.spec.replicas if deployment.target else 0
+    wanted, count = _Kind(deployment.target, deployment.spec.on_demand), _count(deployment)
     exited = [r for r in replicas if r.state == "exited"]
     alive = sorted((r for r in replicas if r.state in ("starting", "ready")), key=_steadiest_first)
-    new = [r for r in alive if r.pin == wanted]
-    old = [r for r in alive if r.pin != wanted]
+    new = [r for r in alive if _kind(r) == wanted]
+    old = [r for r in alive if _kind(r) != wanted]
     carriers = _carriers(deployment, new, old, count)
     routed = frozenset(r.id for r in carriers if r.state == "ready")
 
@@ -111,9 +117,11 @@ def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits) ->
     steps += [GiveUp(r.id) for r in late]
     steps += [Stop(r.id) for r in alive if r.id not in kept and _idle(r, limits)]
     missing = {wanted: count - len(new)}
-    if deployment.rolling:
-        missing[deployment.serving] = count - len(carriers)
-    steps += _starts(missing, exited, room=count + deployment.spec.surge - len(alive))
+    before = _Kind(deployment.serving, deployment.serving_on_demand)
+    if before != wanted and not before.on_demand:
+        missing[before] = count - len(carriers)
+    processes = sum(not r.on_demand for r in alive)
+    steps += _starts(missing, exited, room=count + deployment.spec.surge - processes)
     if deployment.outcome == "running" and _there(new, old, count):
         steps.append(Finish())
     return Plan(routed, tuple(steps))
@@ -124,6 +132,21 @@ def backoff(crashes: int) -> float:
     return 0.0 if crashes <= 1 else min(_BACKOFF_MAX_S, 0.5 * 2.0 ** (crashes - 2))
 
 
+class _Kind(NamedTuple):
+    pin: Pin | None
+    on_demand: bool
+
+
+def _kind(replica: Replica) -> _Kind:
+    return _Kind(replica.pin, replica.on_demand)
+
+
+def _count(deployment: Deployment) -> int:
+    if deployment.target is None:
+        return 0
+    return 1 if deployment.spec.on_demand else deployment.spec.replicas
+
+
 def _steadiest_first(replica: Replica) -> tuple[bool, bool, float]:
     return (replica.state != "ready", not replica.routed, -replica.since_s)
 
@@ -131,18 +154,23 @@ def _steadiest_first(replica: Replica) -> tuple[bool, bool, float]:
 def _carriers(deployment: Deployment, new: Sequence[Replica], old: Sequence[Replica], count: int) -> Sequence[Replica]:
     """Who carries the traffic: the ready new ones, filled up with old ones while there are too few.
 
-    Of what serves, a starting one counts too: it is needed until the new ones are ready.
+    Of what serves, a starting one counts too: it is needed until the new ones are ready. A pool takes the work of all
+    old ones over at once.
     """
     ready = [r for r in new if r.state == "ready"]
-    return [*ready, *(r for r in old if r.state == "ready" or r.pin == deployment.serving)][:count]
+    needed = [r for r in old if r.state == "ready" or r.pin == deployment.serving]
+    if deployment.spec.on_demand and deployment.target:
+        return ready or needed
+    return [*ready, *needed][:count]
 
 
-def _starts(missing: Mapping[Pin | None, int], exited: Sequence[Replica], *, room: int) -> list[Start]:
-    """What is missing of each version, the wanted one first, as far as there is room."""
+def _starts(missing: Mapping[_Kind, int], exited: Sequence[Replica], *, room: int) -> list[Start]:
+    """What is missing of each version, the wanted one first; processes only as far as there is room."""
     starts: list[Start] = []
-    for pin, count in missing.items():
-        if pin and not _backing_off(r for r in exited if r.pin == pin):
-            starts += [Start(pin)] * min(count, room - len(starts))
+    for kind, count in missing.items():
+        if kind.pin and not _backing_off(r for r in exited if _kind(r) == kind):
+            most = count if kind.on_demand else min(count, room - len(starts))
+            starts += [Start(kind.pin, kind.on_demand)] * most
     return starts
 
 
@@ -156,7 +184,7 @@ def _failure(deployment: Deployment, exited: Sequence[Replica]) -> str:
 
 def _tells(crashed: Replica, deployment: Deployment) -> bool:
     """Whether a crash counts against the rollout that runs."""
-    own = crashed.pin == deployment.target and crashed.rollout == deployment.rollout
+    own = _kind(crashed) == (deployment.target, deployment.spec.on_demand) and crashed.rollout == deployment.rollout
     return own and deployment.outcome == "running"
 
 

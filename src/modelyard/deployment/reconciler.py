@@ -1,7 +1,8 @@
 """The reconciler: load what is wanted, observe what is, decide, act, record. Again and again.
 
 It keeps nothing that it could not find out anew, so it may be killed at any moment. The order of acting is what makes
-a rollout lose nothing: the gateway confirms the traffic first, replicas end only after that.
+a rollout lose nothing: the gateway confirms the traffic first, replicas end only after that. The store is read and
+written in other threads, so replicas and gateway are attended to while it hangs.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Event
 from typing import Protocol
 
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
-from modelyard.deployment.routing import HOST, Deployments, Tags, route_table
+from modelyard.deployment.routing import HOST, Deployments, route_table
+from modelyard.deployment.wanted import Newest, Reader, Wanted
 from modelyard.errors import ModelyardError, StoreError
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
 from modelyard.repository import Deployment, Environment, Pin
 
 _INTERVAL_S = 0.1
-_STORE_INTERVAL_S = 0.5
-_TAGS_INTERVAL_S = 2.0
 _REST_S = 1.0
 _TRIED_AGAIN = (ModelyardError, OSError)
 
@@ -35,10 +36,13 @@ log = logging.getLogger("modelyard.reconciler")
 class Target(Protocol):
     """Where replicas run."""
 
-    def observe(self) -> list[Replica]: ...
-    def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None: ...
+    def observe(self, deployments: Deployments) -> list[Replica]: ...
+    def start(self, environment: str, ref: ModelRef, *, rollout: str, on_demand: bool) -> None: ...
     def stop(self, replica_id: str) -> None: ...
     def give_up(self, replica_id: str, reason: str) -> None: ...
+    def tend(self, routed: frozenset[str]) -> None:
+        """Start and end what replicas share; `routed`: the environments whose pool the gateway still leads to."""
+        ...
 
 
 class Router(Protocol):
@@ -60,14 +64,17 @@ class Reconciler:
     user: str
     tags: Callable[[str], Mapping[str, str]] = lambda _: {}  # model → its tags that no environment decides
     clock: Callable[[], float] = time.monotonic
-    _wanted: Deployments = field(default_factory=dict)
-    _tags: Tags = field(default_factory=dict)
-    _loaded: float = float("-inf")
-    _tags_loaded: float = float("-inf")
+    executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4))  # whatever waits for the store
+    _newest: Newest = field(init=False)
+    _wanted: Wanted = field(default_factory=Wanted)
+    _recording: dict[_Key, Future[Deployment]] = field(default_factory=dict)
     _routed: frozenset[str] = frozenset()  # replicas the gateway has confirmed to be in traffic
     _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
     _resting: dict[str, float] = field(default_factory=dict)  # until when, after an error
     _told: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._newest = Newest(Reader(self.environments, self.clock, self.tags), self.executor, self.clock)
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set. What fails is tried again."""
@@ -80,8 +87,10 @@ class Reconciler:
 
     def tick(self) -> None:
         """One round."""
-        self._load()
         self.router.start()
+        self._settle()
+        if not self._load():
+            return
         replicas = self._observe()
         plans = {
             (environment, model): plan(deployment, _of(replicas, environment, model), self.limits)
@@ -91,28 +100,17 @@ class Reconciler:
         for (environment, model), decided in plans.items():
             self._act(environment, model, decided)
 
-    def _load(self) -> None:
-        """What is wanted; while that can't be read, what was wanted last goes on."""
-        if self.clock() - self._loaded < _STORE_INTERVAL_S:
-            return
-        try:
-            self._wanted = {environment.name: environment.read() for environment in self.environments}
-            self._load_tags()
+    def _load(self) -> bool:
+        """Whether it is known what is wanted; while the store can't be read, what was wanted last goes on."""
+        wanted = self._newest.get()
+        if wanted is None:
+            return False
+        self._wanted = wanted
+        if self._newest.problem:
+            self._tell("store", self._newest.problem)
+        else:
             self._told.pop("store", None)
-        except ModelyardError as error:
-            if not self._wanted:
-                raise
-            self._tell("store", error)
-        self._loaded = self.clock()
-
-    def _load_tags(self) -> None:
-        """Less often than the wishes: there may be many models, and their tags start and stop nothing."""
-        if self.clock() - self._tags_loaded < _TAGS_INTERVAL_S:
-            return
-        models = sorted({model for deployments in self._wanted.values() for model in deployments})
-        with ThreadPoolExecutor(16) as pool:
-            self._tags = dict(zip(models, pool.map(self.tags, models), strict=True))
-        self._tags_loaded = self.clock()
+        return True
 
     def _deployments(self, replicas: Sequence[Replica]) -> dict[_Key, Deployment]:
         """Everything wanted, and everything that runs though nobody knows it any more.
@@ -120,16 +118,17 @@ class Reconciler:
         Raises StoreError when nobody knows anything: it is more likely that the store is not there.
         """
         unknown = {(r.environment, r.model): Deployment() for r in replicas}
-        if unknown and not any(self._wanted.values()):
+        wanted = self._wanted.deployments
+        if unknown and not any(wanted.values()):
             raise StoreError(
                 f"{len(replicas)} replicas run, but the store knows of no deployment",
                 remedy="look whether the store is where it was; nothing is changed until then",
             )
-        return unknown | {(env, model): d for env, models in self._wanted.items() for model, d in models.items()}
+        return unknown | {(env, model): d for env, models in wanted.items() for model, d in models.items()}
 
     def _observe(self) -> list[Replica]:
         """The target's replicas, with what only the gateway knows."""
-        replicas = self.target.observe()
+        replicas = self.target.observe(self._wanted.deployments)
         now = self.clock()
         draining = any(r.id in self._unrouted for r in replicas if r.state == "ready")
         busy = self.router.in_flight() if draining else {}
@@ -145,14 +144,16 @@ class Reconciler:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
         self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
         self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
-        self.router.apply(route_table(self._wanted, replicas, routed, self._tags))
+        table = route_table(self._wanted.deployments, replicas, routed, self._wanted.tags)
+        self.router.apply(table)
+        self.target.tend(frozenset(backend.pool for backend in table.backends if backend.pool))
         now = self.clock()
         self._routed = routed
         self._unrouted = {r.id: self._unrouted.get(r.id, now) for r in replicas if r.id not in routed}
 
     def _act(self, environment: str, model: str, decided: Plan) -> None:
         """The steps of one model. What fails there holds up no other model, and is tried again after a rest."""
-        about = f"{model} in {environment}"
+        about = _about(environment, model)
         if self.clock() < self._resting.get(about, float("-inf")):
             return
         try:
@@ -160,14 +161,14 @@ class Reconciler:
                 self._do(environment, model, step)
             self._told.pop(about, None)
         except _TRIED_AGAIN as error:
-            self._resting[about] = self.clock() + _REST_S
-            self._tell(about, error)
+            self._rest(about, error)
 
     def _do(self, environment: str, model: str, step: Step) -> None:
-        deployment = self._wanted.get(environment, {}).get(model, Deployment())
+        deployment = self._wanted.deployments.get(environment, {}).get(model, Deployment())
         match step:
-            case Start(pin):
-                self._start(environment, ModelRef(model, pin.version, digest=pin.digest), deployment)
+            case Start(pin, on_demand):
+                ref = ModelRef(model, pin.version, digest=pin.digest)
+                self._start(environment, ref, deployment, on_demand=on_demand)
             case Stop(replica):
                 log.info("stop %s", replica)
                 self.target.stop(replica)
@@ -181,10 +182,10 @@ class Reconciler:
                 log.warning("%s in %s: %s", model, environment, reason)
                 self._record(environment, model, deployment, deployment.failed(reason), f"went back: {reason}")
 
-    def _start(self, environment: str, ref: ModelRef, deployment: Deployment) -> None:
-        log.info("start %s in %s", ref, environment)
+    def _start(self, environment: str, ref: ModelRef, deployment: Deployment, *, on_demand: bool) -> None:
+        log.info("start %s in %s%s", ref, environment, " on demand" if on_demand else "")
         try:
-            self.target.start(environment, ref, rollout=deployment.rollout)
+            self.target.start(environment, ref, rollout=deployment.rollout, on_demand=on_demand)
         except StoreError:
             raise
         except ModelyardError as error:
@@ -198,16 +199,36 @@ class Reconciler:
             self._record(environment, ref.name, deployment, deployment.failed(str(error)), f"went back: {error}")
 
     def _record(self, environment: str, model: str, seen: Deployment, new: Deployment, why: str) -> None:
-        """Write the outcome, unless the wish has changed since it was read."""
+        """Write the outcome, unless the wish has changed since it was read. It is there some rounds later."""
+        if (environment, model) in self._recording:
+            return
         journal = next(e for e in self.environments if e.name == environment)
-        journal.update(model, lambda now: new if now == seen else None, by=self.user, why=f"{model}: {why}")
-        self._loaded = float("-inf")
+        write = partial(journal.update, model, lambda now: new if now == seen else None, by=self.user)
+        self._recording[environment, model] = self.executor.submit(write, why=f"{model}: {why}")
+
+    def _settle(self) -> None:
+        """What became of the outcomes that were to be written."""
+        for key, recording in [(key, recording) for key, recording in self._recording.items() if recording.done()]:
+            del self._recording[key]
+            self._newest.refresh()
+            try:
+                recording.result()
+            except _TRIED_AGAIN as error:
+                self._rest(_about(*key), error)
+
+    def _rest(self, about: str, error: Exception) -> None:
+        self._resting[about] = self.clock() + _REST_S
+        self._tell(about, error)
 
     def _tell(self, about: str, error: Exception) -> None:
         """Once, until it changes."""
         if self._told.get(about) != str(error):
             log.warning("%s: %s", about, error)
             self._told[about] = str(error)
+
+
+def _about(environment: str, model: str) -> str:
+    return f"{model} in {environment}"
 
 
 def _of(replicas: Sequence[Replica], environment: str, model: str) -> list[Replica]:

@@ -27,10 +27,11 @@ def route_table(
     backends: list[Backend] = []
     routes: list[Route] = []
     versions: dict[str, tuple[bool, str]] = {}  # name:version → (has a ready replica, backend)
+    pools = {r.environment: Endpoint(HOST, r.port) for r in replicas if r.on_demand and r.state == "ready"}
     for environment in sorted(deployments):  # production comes before staging
         for model, deployment in sorted(deployments[environment].items()):
             there = [r for r in replicas if (r.environment, r.model) == (environment, model) and r.state == "ready"]
-            own, weights = _weights(environment, model, deployment, there, routed)
+            own, weights = _weights(environment, model, deployment, there, routed, pools.get(environment))
             backends += own
             if weights:
                 routes.append(Route(_names(environment, model), tuple(weights.items())))
@@ -43,23 +44,47 @@ def route_table(
 
 
 def _weights(
-    environment: str, model: str, deployment: Deployment, there: Sequence[Replica], routed: frozenset[str]
+    environment: str,
+    model: str,
+    deployment: Deployment,
+    there: Sequence[Replica],
+    routed: frozenset[str],
+    pool: Endpoint | None,
 ) -> tuple[list[Backend], dict[str, int]]:
     """The versions' backends, and each one's share: its number of replicas in traffic."""
-    pins = dict.fromkeys(pin for pin in (deployment.serving, deployment.target, *(r.pin for r in there)) if pin)
-    backends = [_backend(environment, model, pin, there, routed) for pin in pins]
-    shares = {b.id: sum(not e.draining for e in b.endpoints) for b in backends}
+    serving = (deployment.serving, deployment.serving_on_demand)
+    target = (deployment.target, deployment.spec.on_demand)
+    backends: list[Backend] = []
+    shares: dict[str, int] = {}
+    for pin, on_demand in dict.fromkeys((serving, target, *((r.pin, r.on_demand) for r in there))):
+        if pin is None:
+            continue
+        own = [r for r in there if (r.pin, r.on_demand) == (pin, on_demand)]
+        if on_demand:
+            backend = _pooled(environment, model, pin, pool)
+        else:
+            backend = _backend(environment, model, pin, own, routed)
+        backends.append(backend)
+        shares[backend.id] = sum(r.id in routed for r in own)
     if not any(shares.values()):  # nobody is ready: the gateway answers 503 for the one that should be
         shares = {b.id: 1 for b in backends[:1]}
     deployed = deployment.serving or deployment.target
     return backends, {backend: share for backend, share in shares.items() if share and deployed}
 
 
-def _backend(environment: str, model: str, pin: Pin, there: Sequence[Replica], routed: frozenset[str]) -> Backend:
-    label = str(ModelRef(model, pin.version, digest=pin.digest))
-    own = [r for r in there if r.pin == pin]
+def _backend(environment: str, model: str, pin: Pin, own: Sequence[Replica], routed: frozenset[str]) -> Backend:
     endpoints = tuple(Endpoint(HOST, r.port, draining=r.id not in routed) for r in own)
-    return Backend(environment, model, label, endpoints, keeps_connections=all(r.keeps_connections for r in own))
+    keeps_connections = all(r.keeps_connections for r in own)
+    return Backend(environment, model, _label(model, pin), endpoints, keeps_connections=keeps_connections)
+
+
+def _pooled(environment: str, model: str, pin: Pin, pool: Endpoint | None) -> Backend:
+    """Its place in the environment's pool, which takes requests for all its versions or for none."""
+    return Backend(environment, model, _label(model, pin), (pool,) if pool else (), pool=environment)
+
+
+def _label(model: str, pin: Pin) -> str:
+    return str(ModelRef(model, pin.version, digest=pin.digest))
 
 
 def _names(environment: str, model: str) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ class Backend:
     @property
     def id(self) -> str:
         """A short unique name, safe as a file name and as a part of Envoy's statistics."""
-        return self._name(self.model, self.model, self.label)
+        return self._name(self.model, self.model, self.label, *filter(None, (self.pool,)))
 
     @property
     def cluster(self) -> str:

@@ -37,10 +37,16 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
-    """How a model runs in an environment."""
+    """How a model runs in an environment: with replicas of its own, or, with `min_replicas` 0, on demand: in a process
+    that it shares with others, loaded at its first request and unloaded when it is idle."""
 
     replicas: int = 1
     surge: int = 1
+    min_replicas: int | None = None
+
+    @property
+    def on_demand(self) -> bool:
+        return self.min_replicas == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,8 @@ class Deployment:
     """One model in one environment.
 
     `serving` is what clients get, `target` what it should become; they differ while a rollout runs. `earlier` are the
-    versions to roll back to, newest first. `rollout` names the last change asked for, `outcome` and `reason` say how
-    it went.
+    versions to roll back to, newest first. `spec` belongs to `target`, `serving_spec` to `serving`. `rollout` names the
+    last change asked for, `outcome` and `reason` say how it went.
     """
 
     serving: Pin | None = None
@@ -60,10 +66,15 @@ class Deployment:
     rollout: str = ""
     outcome: Outcome = ""
     reason: str = ""
+    serving_spec: DeploymentSpec | None = None
 
     @property
     def rolling(self) -> bool:
         return self.serving != self.target
+
+    @property
+    def serving_on_demand(self) -> bool:
+        return self.serving is not None and self.serving_spec is not None and self.serving_spec.on_demand
 
     def ask(self, target: Pin | None, *, spec: DeploymentSpec | None = None, evidence: str | None = None) -> Deployment:
         """The deployment with a new wish, under a new rollout id."""
@@ -83,11 +94,19 @@ class Deployment:
             earlier = self.earlier[1:]
         else:
             earlier = (self.serving, *self.earlier)[:_KEPT] if self.serving and self.rolling else self.earlier
-        return replace(self, serving=self.target, earlier=earlier, outcome="done")
+        return replace(self, serving=self.target, serving_spec=self.spec, earlier=earlier, outcome="done")
 
     def failed(self, reason: str) -> Deployment:
-        """The wish did not come true: back to what serves."""
-        return replace(self, target=self.serving, outcome="failed", reason=reason)
+        """The wish did not come true: back to what serves, as it was run."""
+        spec = self.serving_spec or self.spec
+        return replace(self, target=self.serving, spec=spec, outcome="failed", reason=reason)
+
+    def on_demand(self, model: str) -> tuple[ModelRef, ...]:
+        """The versions that an environment's pool may be asked for."""
+        serving = self.serving if self.serving_on_demand else None
+        target = self.target if self.spec.on_demand else None
+        pins = dict.fromkeys(pin for pin in (serving, target) if pin)
+        return tuple(ModelRef(model, pin.version, digest=pin.digest) for pin in pins)
 
     def refs(self, model: str) -> tuple[ModelRef, ...]:
         """The versions this deployment is about, each once."""

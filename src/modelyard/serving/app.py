@@ -12,20 +12,25 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import modelyard
 from modelyard.errors import ModelyardError, Unavailable
-from modelyard.serving import openai
-from modelyard.serving.models import LoadedModel, Models
+from modelyard.serving import openai, repository
+from modelyard.serving.models import LoadedModel, Source
+from modelyard.serving.pool import Pool
 from modelyard.serving.protocol import Arrays, parse_object, parse_request, serialize_response
+from modelyard.serving.uses import Uses, use
 
 MODEL_HEADER = "x-modelyard-model"
+SERVED_HEADER = "x-modelyard-served"  # names the exact version, in a pool that many names lead to
+_READY_PATIENCE_S = 1.0
 
 
-def create_app(models: Models) -> Starlette:
+def create_app(models: Source) -> Starlette:
     """The application over these models; their state is read at every request."""
     api = _Api(models)
     model = "/v2/models/{name:path}"
@@ -42,16 +47,24 @@ def create_app(models: Models) -> Starlette:
         Route(model + "/ready", api.model_ready),
         Route(model, api.metadata),
     ]
+    if isinstance(models, Pool):
+        routes += repository.routes(models)
     handlers = {ModelyardError: _on_error, HTTPException: _on_error, Exception: _on_error}
-    return Starlette(routes=routes, exception_handlers=handlers)
+    return Starlette(routes=routes, middleware=[Middleware(Uses)], exception_handlers=handlers)
 
 
 class _Api:
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Source) -> None:
         self._models = models
 
     async def server(self, _: Request) -> Response:
-        return _json({"name": "modelyard", "version": modelyard.__version__, "extensions": []})
+        return _json(
+            {
+                "name": "modelyard",
+                "version": modelyard.__version__,
+                "extensions": ["model_repository"] * isinstance(self._models, Pool),
+            }
+        )
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})
@@ -60,11 +73,11 @@ class _Api:
         return _json({"ready": self._models.ready}, status=200 if self._models.ready else 503)
 
     async def model_ready(self, request: Request) -> Response:
-        model, ready = self._find(request), self._models.ready
+        model, ready = await self._find(request, patience_s=_READY_PATIENCE_S), self._models.ready
         return _json({"name": model.version.name, "ready": ready}, status=200 if ready else 503, model=model)
 
     async def metadata(self, request: Request) -> Response:
-        model = self._find(request)
+        model = await self._find(request)
         document = {
             "name": model.version.name,
             "versions": self._models.versions(model.version.name),
@@ -75,7 +88,7 @@ class _Api:
         return _json(document, model=model)
 
     async def infer(self, request: Request) -> Response:
-        model = self._find(request)
+        model = await self._find(request)
         asked = parse_request(await request.body(), model.runtime.signature)
         computed = await _compute(request, model, asked.inputs)
         names = asked.outputs or [tensor.name for tensor in model.runtime.signature.outputs] or list(computed)
@@ -86,7 +99,7 @@ class _Api:
 
     async def embeddings(self, request: Request) -> Response:
         document = parse_object(await request.body())
-        model = self._models.find(openai.model_name(document))
+        model = await self._use(request, openai.model_name(document))
         asked = openai.parse_embeddings(document, model.runtime.signature)
         computed = await _compute(request, model, {"text": asked.texts})
         return _json(openai.embeddings_document(asked, computed), model=model)
@@ -94,10 +107,14 @@ class _Api:
     async def list_models(self, _: Request) -> Response:
         return _json(openai.models_document(model.version for model in self._models.all()))
 
-    def _find(self, request: Request) -> LoadedModel:
+    async def _find(self, request: Request, *, patience_s: float | None = None) -> LoadedModel:
         version = request.path_params.get("version")
         name: str = request.path_params["name"]
-        return self._models.find(f"{name}:{version}" if version else name)
+        return await self._use(request, f"{name}:{version}" if version else name, patience_s=patience_s)
+
+    async def _use(self, request: Request, name: str, *, patience_s: float | None = None) -> LoadedModel:
+        label = request.headers.get(SERVED_HEADER)
+        return await use(request, self._models.use(name, label, patience_s=patience_s))
 
 
 async def _compute(request: Request, model: LoadedModel, inputs: Arrays) -> Arrays:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -34,6 +37,20 @@ class LoadedModel:
     batcher: Batcher
 
 
+class Source(Protocol):
+    """What a server's requests find their models in."""
+
+    stopping: bool
+
+    @property
+    def ready(self) -> bool: ...
+    def use(
+        self, text: str, label: str | None = None, *, patience_s: float | None = None
+    ) -> AbstractAsyncContextManager[LoadedModel]: ...
+    def all(self) -> Iterable[LoadedModel]: ...
+    def versions(self, name: str) -> list[str]: ...
+
+
 class Models:
     """Which models there are and whether they may be asked: from `loaded` on, also for a moment after `stopping`."""
 
@@ -57,6 +74,16 @@ class Models:
 
     def versions(self, name: str) -> list[str]:
         return [str(model.version.version) for model in reversed(self._by_name.get(name, []))]
+
+    @contextlib.asynccontextmanager
+    async def use(
+        self,
+        text: str,
+        _label: str | None = None,
+        *,
+        patience_s: float | None = None,  # noqa: ARG002 - all are there
+    ) -> AsyncIterator[LoadedModel]:
+        yield self.find(text)
 
     def find(self, text: str) -> LoadedModel:
         """The model for `name` (its highest version here) or `name:version`. Raises NotFound, Unavailable.

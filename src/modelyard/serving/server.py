@@ -13,12 +13,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
 from modelyard.engines.listening import bind
 from modelyard.errors import MissingExtra, ModelyardError
 from modelyard.serving.app import create_app
-from modelyard.serving.models import Models, Served, load, warm_up
+from modelyard.serving.memory import Memory, default_budget
+from modelyard.serving.models import Models, Served, Source, load, warm_up
+from modelyard.serving.pool import Pool, Shelf
 from modelyard.settings import ServingSettings
 
 try:
@@ -30,13 +32,26 @@ except ImportError as error:
 
 KEEP_ALIVE_S = 75
 LINGER_S = 0.5
+_SWEEP_S = 1.0
 
 
-def run(models: Sequence[Served], *, host: str, port: int, settings: ServingSettings) -> int:
-    """Serves until SIGTERM or SIGINT. The exit code: 0, or 1 after one line on stderr that says what is wrong."""
+def run(served: Sequence[Served], *, host: str, port: int, settings: ServingSettings) -> int:
+    """Loads all, serves until SIGTERM or SIGINT. The exit code: 0, or 1 after one line on stderr that says what is
+    wrong."""
+    return _run(lambda listener: _serve_all(served, listener, settings), host, port, settings)
+
+
+def run_pool(shelf: Shelf, *, host: str, port: int, settings: ServingSettings) -> int:
+    """The same, but models are loaded when they are asked for."""
+    return _run(lambda listener: _serve_pool(shelf, listener, settings), host, port, settings)
+
+
+def _run(
+    serve: Callable[[socket.socket], Coroutine[None, None, bool]], host: str, port: int, settings: ServingSettings
+) -> int:
     try:
         with bind(host, port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            finished = runner.run(_serve(models, listener, settings))
+            finished = runner.run(serve(listener))
     except ModelyardError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -48,16 +63,49 @@ def run(models: Sequence[Served], *, host: str, port: int, settings: ServingSett
     return 0
 
 
-async def _serve(served: Sequence[Served], listener: socket.socket, settings: ServingSettings) -> bool:
+async def _serve_all(served: Sequence[Served], listener: socket.socket, settings: ServingSettings) -> bool:
+    models = Models()
+
+    async def begin(stop: asyncio.Event) -> bool:
+        models.loaded = await _load_all(served, models, stop, settings)
+        return models.loaded
+
+    return await _serve(models, begin, listener, settings)
+
+
+async def _serve_pool(shelf: Shelf, listener: socket.socket, settings: ServingSettings) -> bool:
+    pool = Pool(shelf, settings, Memory(settings.memory_budget or default_budget()))
+    sweeper = asyncio.create_task(_sweep(pool))
+
+    async def begin(_stop: asyncio.Event) -> bool:
+        return True
+
+    try:
+        return await _serve(pool, begin, listener, settings)
+    finally:
+        sweeper.cancel()
+
+
+async def _sweep(pool: Pool) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_S)
+        await pool.sweep()
+
+
+async def _serve(
+    models: Source,
+    begin: Callable[[asyncio.Event], Awaitable[bool]],
+    listener: socket.socket,
+    settings: ServingSettings,
+) -> bool:
     """Whether all work was finished in time."""
-    models, stop = Models(), asyncio.Event()
+    stop = asyncio.Event()
     server = _Server(_config(_CloseWhenStopping(create_app(models), stop), settings))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     answering = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        if await _load_all(served, models, stop, settings):
-            models.loaded = True
+        if await begin(stop):
             await stop.wait()
             models.stopping = True
             await asyncio.sleep(LINGER_S)

@@ -1,4 +1,4 @@
-"""The local target: replicas are processes of this machine, each `modelyard serve` of one exact version.
+"""The local target: replicas are processes of this machine, each `modelyard serve` of one exact version, or a pool.
 
 All that is known of a replica stands in its record `replicas/<id>.json`; a supervisor that was killed finds its
 replicas again and goes on. Knows processes, ports and logs; what should run is decided elsewhere.
@@ -26,6 +26,8 @@ from pathlib import Path
 import psutil
 
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.pools import PoolProcess
+from modelyard.deployment.targets import pool_client
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef
@@ -36,6 +38,7 @@ PORTS = range(20000, 30000)  # below the range systems take outgoing connections
 _PROBE_TIMEOUT_S = 2.0
 _PROBE_INTERVAL_S = 1.0  # of one that is ready
 _PROBES_LOST = 5
+_POOL = "on-demand"  # in place of model and version; `-` stands in no environment's name
 _LOGS_KEPT = 20  # of one model, those of running replicas not counted
 
 
@@ -51,6 +54,7 @@ class Launch:
 
 # (exact reference, replica id, port); the id must stand in argv, it is how the process is known again.
 Launcher = Callable[[ModelRef, str, int], Launch]
+PoolLauncher = Callable[[str, str, int], Launch]  # the same, with an environment instead of a reference
 
 
 @dataclass(slots=True)
@@ -63,14 +67,22 @@ class _Probe:
 
 
 class LocalTarget:
-    """The replicas below one folder. `launcher` says how one is started."""
+    """The replicas below one folder. `launcher` and `pool_launcher` say how one is started."""
 
     def __init__(
-        self, folder: Path, launcher: Launcher, *, environ: Mapping[str, str], drain_timeout_s: float = 60
+        self,
+        folder: Path,
+        launcher: Launcher,
+        pool_launcher: PoolLauncher,
+        *,
+        environ: Mapping[str, str],
+        drain_timeout_s: float = 60,
     ) -> None:
         self._records = Records(folder / "replicas")
         self._logs = folder / "logs"
         self._launcher = launcher
+        self._pool_launcher = pool_launcher
+        self._seen: list[Record] = []
         self._environ = dict(environ)
         self._kill_after_s = drain_timeout_s + 5
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -81,29 +93,28 @@ class LocalTarget:
     def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
         """Start a replica of an exact version; it counts from now on, ready or not."""
         name = f"{environment}-{_safe(ref.name)}-{ref.version}-{uuid.uuid4().hex[:8]}"
-        port = _free_port({record.port for record in self._records.all()})
+        port = self._port()
         launch = self._launcher(ref, name, port)
         record = Record(
             id=name,
             environment=environment,
+            ready_path=launch.ready_path,
+            port=port,
+            started=time.time(),
             model=ref.name,
             version=str(ref.version),
             digest=str(ref.digest),
             rollout=rollout,
-            ready_path=launch.ready_path,
             keeps_connections=launch.keeps_connections,
-            port=port,
-            started=time.time(),
         )
-        self._records.save(record)
-        self._make_room(ref.name)
-        try:
-            child = self._spawn(name, launch.argv)
-        except OSError as error:
-            self._records.forget(record.id)
-            raise Unavailable(f"{launch.argv[0]} can't be started: {error.strerror}") from error
-        self._children[name] = child
-        self._records.save(replace(record, pid=child.pid))
+        self._begin(record, launch)
+
+    def start_pool(self, environment: str) -> None:
+        """Start the process of an environment's models on demand."""
+        name, port = f"{environment}-{_POOL}-{uuid.uuid4().hex[:8]}", self._port()
+        launch = self._pool_launcher(environment, name, port)
+        log.info("start %s", name)
+        self._begin(Record(name, environment, launch.ready_path, port, time.time()), launch)
 
     def observe(self) -> list[Replica]:
         """Every replica as it is now. Ends those that stopped answering and forgets those that ended as they should.
@@ -111,11 +122,25 @@ class LocalTarget:
         Waits for nobody: what a replica answers to its probe is seen the next time.
         """
         looked = [self._look(record) for record in self._records.all()]
-        return [record.replica() for record in looked if record]
+        self._seen = [record for record in looked if record]
+        return [record.replica() for record in self._seen if record.model]
+
+    def pools(self) -> list[PoolProcess]:
+        """The pools' processes, as `observe` has seen them."""
+        return [record.pool() for record in self._seen if not record.model]
+
+    def running(self) -> set[str]:
+        """The ids of all that runs or that nobody has forgotten yet."""
+        self.observe()
+        return {record.id for record in self._seen}
 
     def peek(self) -> list[Replica]:
         """Every replica as its supervisor last saw it; changes nothing, so any process may ask."""
-        return [record.replica() for record in self._records.all()]
+        return [record.replica() for record in self._records.all() if record.model]
+
+    def peek_pools(self) -> list[PoolProcess]:
+        """The same of the pools."""
+        return [record.pool() for record in self._records.all() if not record.model]
 
     def stop(self, replica_id: str) -> None:
         """Ask a replica to finish what it has and end; forget one that has exited."""
@@ -150,11 +175,31 @@ class LocalTarget:
         """The replica's log file."""
         return self._logs / f"{replica_id}.log"
 
-    def logs(self, model: str) -> list[Path]:
-        """The log files of a model's replicas, oldest first."""
-        name = re.compile(rf"[a-z]+-{re.escape(_safe(model))}-v\d+\.\d+\.\d+(-.+)?-[0-9a-f]{{8}}\.log")
+    def peek_loaded(self) -> set[tuple[str, str, str]]:
+        """(environment, model, version) of what the pools have loaded now."""
+        pools = [pool for pool in self.peek_pools() if pool.state == "ready"]
+        return {(pool.environment, *found) for pool in pools for found in pool_client.loaded(pool.port)}
+
+    def logs(self, model: str = "") -> list[Path]:
+        """The log files of a model's replicas, or of the pools, oldest first."""
+        kind = rf"{re.escape(_safe(model))}-v\d+\.\d+\.\d+(-.+)?" if model else _POOL
+        name = re.compile(rf"[a-z]+-{kind}-[0-9a-f]{{8}}\.log")
         found = (path for path in self._logs.glob("*.log") if name.fullmatch(path.name))
         return sorted(found, key=lambda path: path.stat().st_mtime)
+
+    def _port(self) -> int:
+        return _free_port({record.port for record in self._records.all()})
+
+    def _begin(self, record: Record, launch: Launch) -> None:
+        self._records.save(record)
+        self._make_room(record.model)
+        try:
+            child = self._spawn(record.id, launch.argv)
+        except OSError as error:
+            self._records.forget(record.id)
+            raise Unavailable(f"{launch.argv[0]} can't be started: {error.strerror}") from error
+        self._children[record.id] = child
+        self._records.save(replace(record, pid=child.pid))
 
     def _spawn(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
         self._logs.mkdir(parents=True, exist_ok=True)

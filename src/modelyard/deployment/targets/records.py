@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from modelyard.deployment.plan import Replica, ReplicaState
+from modelyard.deployment.pools import PoolProcess
 from modelyard.refs import Digest, Version
 from modelyard.repository import Pin
 
@@ -16,17 +17,17 @@ from modelyard.repository import Pin
 @dataclass(frozen=True, slots=True)
 class Record:
     """A replica as its file has it; times in seconds since 1970. `pid` is None between the writing of the record and
-    the start of the process. `error` says why it was ended, or what it said last."""
+    the start of the process. `error` says why it was ended, or what it said last. A pool's process has no model."""
 
     id: str
     environment: str
-    model: str
-    version: str
-    digest: str
-    rollout: str
     ready_path: str
     port: int
     started: float
+    model: str = ""
+    version: str = ""
+    digest: str = ""
+    rollout: str = ""
     keeps_connections: bool = True
     pid: int | None = None
     ready: float | None = None
@@ -48,6 +49,10 @@ class Record:
             keeps_connections=self.keeps_connections,
             error=self.error if state == "exited" else "",
         )
+
+    def pool(self) -> PoolProcess:
+        state, since = self._state()
+        return PoolProcess(self.id, self.environment, state, time.time() - since, self.port, self.error)
 
     def _state(self) -> tuple[ReplicaState, float]:
         """The state and when it began, in seconds since the epoch."""

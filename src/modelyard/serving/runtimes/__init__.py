@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 from modelyard.errors import InvalidInput
@@ -30,15 +31,20 @@ class Runtime(Protocol):
     def infer(self, inputs: Arrays) -> Arrays: ...
 
 
-def load(version: ModelVersion, folder: Path) -> Runtime:
-    """The runtime for the version's format, with its files loaded. Raises InvalidInput and MissingExtra."""
+def prepare(version: ModelVersion) -> ModuleType:
+    """The module of the runtime for the version's format, with its libraries. Raises InvalidInput and MissingExtra."""
     module = RUNTIMES.get(version.model.format or "")
     if module is None:
         raise InvalidInput(
             f"{version.name}:{version.version} has the format {version.model.format or 'unknown'}",
             remedy=f"the model server serves {', '.join(RUNTIMES)}",
         )
-    runtime: Runtime = import_module(module).load(version, folder)
+    return import_module(module)
+
+
+def load(version: ModelVersion, folder: Path) -> Runtime:
+    """The runtime for the version's format, with its files loaded. Raises InvalidInput and MissingExtra."""
+    runtime: Runtime = prepare(version).load(version, folder)
     return runtime
 
 
