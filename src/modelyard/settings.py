@@ -55,6 +55,18 @@ class GatewaySettings(_Section):
     port: int = Field(7070, ge=1, le=65535, description="the port that the gateway listens on")
     workers: int = Field(2, ge=1, le=256, description="Envoy's worker threads")
     body_limit: int = Field(16 * 1024 * 1024, ge=1024, description="largest request body, bytes")
+    token_metrics: bool = Field(True, description="whether the tokens that answers tell of are counted")
+    access_log: Path | None = Field(
+        None, description="a file that gets a line of JSON for each request, without bodies; unset: none"
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^http://[^/\s]+(/\S*)?$",
+        description="where traces go, by OTLP over HTTP, such as `http://localhost:4318`; unset: nowhere",
+    )
+    trace_percent: float = Field(
+        100, ge=0, le=100, description="how many of the requests are traced that come without a decision of their own"
+    )
 
     @property
     def url(self) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.engines import Engine
+    from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
     from modelyard.repository.signatures import Signatures
     from modelyard.store.files import File
@@ -165,6 +166,18 @@ class Yard:
             tags=self.repository.version_tags,
         )
         return Controller(folder, reconciler, target, gateway, companions=companions)
+
+    def gateway_statistics(self) -> Statistics:
+        """What the gateway of this machine has counted. Raises Unavailable when it does not run."""
+        from modelyard.gateway import Gateway
+
+        return Gateway(self.run_folder(self.store) / "gateway", self.settings.gateway).statistics()
+
+    def engine_of(self, ref: str) -> str:
+        """The engine of a version. Raises NotFound when there is none, InvalidInput when no engine is ours."""
+        from modelyard.engines import engine_for
+
+        return engine_for(self.repository.resolve(ref).model)
 
     def serve(self, refs: Sequence[str], *, host: str, port: int, environment: str | None = None) -> int:
         """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code.

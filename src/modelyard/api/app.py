@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelyard.api.huggingface.hub import create_hub
+from modelyard.api.metrics import Metrics
 from modelyard.api.threads import Threads
 from modelyard.errors import MissingExtra
 
 try:
     from starlette.applications import Starlette
-    from starlette.routing import Mount
+    from starlette.routing import Mount, Route
 except ImportError as error:
     raise MissingExtra("starlette", "api") from error
 
@@ -22,6 +23,7 @@ def create_app(yard: Yard) -> Starlette:
     """The application over what is in the yard's store."""
     threads = Threads()
     hub = create_hub(yard.repository, threads, presigned=yard.settings.api.presigned)
-    app = Starlette(routes=[Mount("/hf", hub)])
+    metrics = Metrics(yard.gateway_statistics, yard.engine_of)
+    app = Starlette(routes=[Mount("/hf", hub), Route("/metrics", threads.endpoint(metrics.answer))])
     app.router.redirect_slashes = False
     return app

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from modelyard.errors import Unavailable
 from modelyard.gateway.routes import Endpoint
@@ -19,6 +20,7 @@ _VERSION = re.compile(r'^(cluster_manager\.cds|http\.modelyard\.rds\.modelyard)\
 _REFUSED = re.compile(r"^(.+)\.update_(?:rejected|failure): (\d+)$", re.M)
 _STATS = r"/stats?filter=^(cluster|cluster_manager|http)\..*(version_text|update_rejected|update_failure)$"
 _ACTIVE = "http.modelyard.downstream_rq_active"
+_COUNTED = rf"^(modelyard\..*|cluster\.[^.]+\.upstream_rq_(active|pending_active)|{_ACTIVE})$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ class Admin:
         """Requests of clients that are not answered to the end."""
         return sum(int(line.rpartition(" ")[2]) for line in self._ask(f"/stats?filter=^{_ACTIVE}$").splitlines())
 
+    def statistics(self) -> str:
+        """What telemetry.py has Envoy count, and the requests under way, in Prometheus' format but by Envoy's names."""
+        return self._ask(f"/stats/prometheus?filter={quote(_COUNTED)}")
+
     def drain(self) -> None:
         """No new connections from now on; each that is open ends after its next answer."""
         self._ask("/healthcheck/fail", method="POST")
@@ -80,7 +86,8 @@ class Admin:
 
     def _clusters(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         for cluster in json.loads(self._ask("/clusters?format=json")).get("cluster_statuses", []):
-            yield cluster["name"], cluster.get("host_statuses", [])
+            if cluster.get("added_via_api"):  # the others are the gateway's own business, such as traces
+                yield cluster["name"], cluster.get("host_statuses", [])
 
     def _ask(self, path: str, *, method: str = "GET") -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout_s)

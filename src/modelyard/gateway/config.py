@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from modelyard.gateway import telemetry
 from modelyard.gateway.listener import listener
 from modelyard.gateway.replies import Document
 from modelyard.gateway.route_config import route_configuration
@@ -24,11 +25,14 @@ _THRESHOLDS = {"max_connections": 16384, "max_pending_requests": 16384, "max_req
 
 def bootstrap(folder: Path, address: str, settings: GatewaySettings) -> Document:
     """What Envoy starts with and keeps. `address` is the IP address of `settings.host`."""
+    seen = telemetry.bootstrap(settings)
+    static: Document = {"listeners": [listener(address, settings, str(rds_path(folder)))]}
     return {
+        **seen,
         "node": {"id": "gateway", "cluster": "modelyard", "metadata": {"workers": settings.workers}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "dynamic_resources": {"cds_config": _source(cds_path(folder))},
-        "static_resources": {"listeners": [listener(address, settings, str(rds_path(folder)))]},
+        "static_resources": static | seen.get("static_resources", {}),
     }
 
 

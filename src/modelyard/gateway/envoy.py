@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from modelyard.errors import Unavailable
-from modelyard.gateway import config, process, watches
+from modelyard.gateway import config, process, statistics, watches
 from modelyard.gateway.admin import Admin, State
 from modelyard.gateway.process import Run
 from modelyard.gateway.replies import Document
 from modelyard.gateway.routes import Backend, RouteTable
+from modelyard.gateway.statistics import Statistics
 from modelyard.settings import GatewaySettings
 
 _START_TIMEOUT_S = 20.0
@@ -53,6 +54,7 @@ class Gateway:
         _check_free(address, self._settings)
         process.write(path, bootstrap)  # only while none runs: the file says what the running one was started with
         self._write_missing()
+        statistics.forget(self._folder)
         watches.require(_OWN_WATCHES + len(list((self._folder / "eds").glob("*.json"))))
         offset = process.log_size(self._folder)
         run = process.spawn(self._folder, self._settings.workers, timeout_s=_START_TIMEOUT_S)
@@ -74,6 +76,7 @@ class Gateway:
             return
         deadline = time.monotonic() + timeout_s
         admin = Admin(run.admin_port)
+        statistics.remember(self._folder, table)
         routes = config.rds(table, self._settings)
         state = admin.state()
         if state.routes_version != routes["version_info"]:
@@ -91,6 +94,10 @@ class Gateway:
     def in_flight(self) -> dict[tuple[str, str, int], int]:
         """(cluster, host, port) → requests which that replica has not answered to the end."""
         return Admin(self._run().admin_port).in_flight()
+
+    def statistics(self) -> Statistics:
+        """What has been counted since Envoy's start. Raises Unavailable when it does not run."""
+        return statistics.read(Admin(self._run().admin_port).statistics(), statistics.known(self._folder))
 
     def stop(self, *, drain_s: float = _DRAIN_S) -> None:
         """Take no new connections, let running requests finish for up to `drain_s`, end Envoy."""

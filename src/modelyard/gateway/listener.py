@@ -5,7 +5,7 @@ It is part of the bootstrap and never changes while Envoy runs: a changed listen
 
 from __future__ import annotations
 
-from modelyard.gateway import replies
+from modelyard.gateway import replies, telemetry
 from modelyard.gateway.replies import Document, Problem
 from modelyard.gateway.route_config import JSON_FILTER, JSON_TYPES, METADATA, NAME
 from modelyard.settings import GatewaySettings
@@ -47,12 +47,13 @@ def _connection_manager(settings: GatewaySettings, rds_path: str) -> Document:
             "route_config_name": NAME,
             "config_source": {"resource_api_version": "V3", "path_config_source": {"path": rds_path}},
         },
-        "http_filters": _http_filters(settings.body_limit),
+        "http_filters": _http_filters(settings),
         "local_reply_config": {"mappers": _mappers(settings.body_limit)},
+        **telemetry.connection_manager(settings),
     }
 
 
-def _http_filters(body_limit: int) -> list[Document]:
+def _http_filters(settings: GatewaySettings) -> list[Document]:
     def note(key: str, value: str | None = None) -> Document:
         pair = {"metadata_namespace": METADATA, "key": key}
         return pair if value is None else {**pair, "value": value}
@@ -66,15 +67,19 @@ def _http_filters(body_limit: int) -> list[Document]:
     return [
         {
             "name": "envoy.filters.http.buffer",
-            "typed_config": {"@type": f"{_FILTERS}.buffer.v3.Buffer", "max_request_bytes": body_limit},
+            "typed_config": {"@type": f"{_FILTERS}.buffer.v3.Buffer", "max_request_bytes": settings.body_limit},
         },
         {
             "name": JSON_FILTER,
             "typed_config": {
                 "@type": f"{_FILTERS}.json_to_metadata.v3.JsonToMetadata",
-                "request_rules": {"rules": [model_rule], "allow_content_types_regex": {"regex": JSON_TYPES}},
+                "request_rules": {
+                    "rules": [model_rule, *telemetry.request_rules()],
+                    "allow_content_types_regex": {"regex": JSON_TYPES},
+                },
             },
         },
+        *telemetry.http_filters(settings),
         {
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True},

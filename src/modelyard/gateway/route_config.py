@@ -99,12 +99,13 @@ def _route(match: Document, route: Route, table: RouteTable, *, rewrite: bool = 
     clusters = [_share(backend, weight) for backend, (_, weight) in zip(backends, route.weights, strict=True)]
     # 0s: no limit on the whole answer, which may be a long stream; the idle time-out ends what makes no progress.
     action: Document = {"weighted_clusters": {"clusters": clusters}, "timeout": "0s", "idle_timeout": _IDLE_TIMEOUT}
+    named: Document = {"name": route.names[0], "match": match, "route": action}
     if not rewrite:
-        return {"match": match, "route": action}
+        return named
     pattern = match["safe_regex"]["regex"]
     action["regex_rewrite"] = {"pattern": {"regex": pattern}, "substitution": rf"/v2/models/{backends[0].model}\1"}
     # The path has decided; large tensors need not be parsed here.
-    return {"match": match, "route": action, "typed_per_filter_config": {JSON_FILTER: _DISABLED}}
+    return {**named, "typed_per_filter_config": {JSON_FILTER: _DISABLED}}
 
 
 def _share(backend: Backend, weight: int) -> Document:
@@ -169,7 +170,8 @@ def _reply(match: Document, body: Document) -> Document:
 
 
 def _problem(match: Document, problem: Problem, *, oip: bool = False) -> Document:
-    return {"match": match, "direct_response": {"status": problem.status, "body_format": problem.body(oip=oip)}}
+    reply = {"status": problem.status, "body_format": problem.body(oip=oip)}
+    return {"name": problem.code, "match": match, "direct_response": reply}
 
 
 def _has_body(route: Document) -> bool:
