@@ -28,6 +28,7 @@ EXPORTED = {
     "ModelVersion",
     "Version",
     # Inference.
+    "EmbeddingManager",
     "InferenceGateway",
     "LlamaCppServer",
     "OllamaServer",
@@ -70,7 +71,15 @@ PARAMETERS = {
     "ConfigurationManager": ["storage_backend"],
     "ConfigurationManager.get_config": ["section", "key"],
     "ConfigurationManager.set_config": ["section", "key", "value"],
+    "ConfigurationManager.unset_config": ["section", "key"],
+    "ConfigurationManager.undo": ["section", "key"],
+    "ConfigurationManager.override": ["section", "key", "value"],
     "ConfigurationManager.history": ["section"],
+    "ConfigurationManager.watch": ["section", "on_change"],
+    "EmbeddingManager": ["config_manager"],
+    "EmbeddingManager.get_embedding_model": ["task_type"],
+    "EmbeddingManager.model": ["ref"],
+    "EmbeddingManager.exposures": [],
 }
 
 STORE = {

@@ -13,6 +13,7 @@ _PUBLIC = {
     "ConfigurationManager": "modelyard.configuration",
     "DeploymentManager": "modelyard.deployment",
     "Digest": "modelyard.refs",
+    "EmbeddingManager": "modelyard.embeddings",
     "GCS": "modelyard.store",
     "InferenceGateway": "modelyard.gateway.inference",
     "LlamaCppServer": "modelyard.engines",
@@ -39,6 +40,7 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from modelyard.configuration import ConfigurationManager
     from modelyard.deployment import DeploymentManager, Report, Suite, read_suite
+    from modelyard.embeddings import EmbeddingManager
     from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, VLLMServer
     from modelyard.errors import ModelyardError
     from modelyard.gateway.inference import InferenceGateway
@@ -56,6 +58,7 @@ __all__ = [
     "ConfigurationManager",
     "DeploymentManager",
     "Digest",
+    "EmbeddingManager",
     "InferenceGateway",
     "LlamaCppServer",
     "LocalDisk",

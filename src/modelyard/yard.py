@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from modelyard.deployment import DeploymentManager, LocalStatus
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.targets.local import Launch, LocalTarget
+    from modelyard.embeddings import EmbeddingManager
     from modelyard.engines import Engine
     from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
+    from modelyard.repository.manifest import ModelVersion
     from modelyard.repository.signatures import Signatures
     from modelyard.store.files import File
 
@@ -127,6 +129,21 @@ class Yard:
             "pytorch": PyTorchServer(engines.pytorch_url or own, timeout_s=timeout),
         }
         return servers, self.settings.env, self._task
+
+    @cached_property
+    def embeddings(self) -> EmbeddingManager:
+        """The embedding models, chosen by the configuration and loaded in this process."""
+        from modelyard.embeddings import EmbeddingManager
+
+        return EmbeddingManager(self.configuration, repository=self.repository, check=self._signed)
+
+    def embedding_parts(self, store: Store) -> tuple[ModelRepository, Callable[[ModelVersion], None]]:
+        """What an EmbeddingManager on a store needs: the models, and what refuses those that lack a signature."""
+        there = Yard(self.settings, store)
+        return there.repository, there._signed
+
+    def _signed(self, version: ModelVersion) -> None:
+        self.signatures.require(version, None)
 
     def run_folder(self, store: Store) -> Path:
         """Where this machine keeps what runs for a store: records, logs, the gateway's files."""

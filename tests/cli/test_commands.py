@@ -167,20 +167,6 @@ def test_import_as_json(yard: Cli) -> None:
     assert manifest == {key: value for key, value in yard("show", "new", "--json").json.items() if key in manifest}
 
 
-def test_config(yard: Cli) -> None:
-    assert yard("config", "set", "embeddings", "search", "all-MiniLM-L6-v2", "--reason", "small").code == 0
-    assert yard("config", "set", "embeddings", "splits", '{"a": 0.1}').code == 0
-
-    assert yard("config", "get", "embeddings", "search").out == "all-MiniLM-L6-v2\n"
-    assert yard("config", "get", "embeddings", "search", "--json").json == "all-MiniLM-L6-v2"
-    assert yard("config", "get", "embeddings", "splits").json == {"a": 0.1}
-    assert yard("config", "get", "embeddings", "--json").json == {"search": "all-MiniLM-L6-v2", "splits": {"a": 0.1}}
-    assert yard("config", "get", "nothing").json == {}
-    assert "set search: small" in yard("config", "history", "embeddings").out
-    entries = yard("config", "history", "embeddings", "--json").json
-    assert [(entry["number"], entry["by"]) for entry in entries] == [(1, "tester"), (2, "tester")]
-
-
 def test_doctor_finds_all_parts(yard: Cli) -> None:
     done = yard("doctor")
 

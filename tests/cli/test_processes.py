@@ -18,7 +18,7 @@ GROUPS = ("", "config")
 COMMANDS = (
     *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "api"),
     *("predict", "doctor", "diff", "yank", "delete", "gc", "copy", "scan", "sign"),
-    *("config get", "config set", "config history"),
+    *("config get", "config set", "config unset", "config undo", "config history"),
     *("stage", "validate", "promote", "rollback", "undeploy", "status", "logs", "up"),
 )
 

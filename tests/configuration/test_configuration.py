@@ -20,13 +20,13 @@ def test_values_are_kept_with_their_history(store: Store) -> None:
     manager.set_config("embeddings", "semantic_search", "bge-small", reason="better")
     assert manager.get_config("embeddings", "semantic_search") == "bge-small"
     assert manager.get_section("embeddings") == {
-        "semantic_search": "bge-small",
+        "semantic-search": "bge-small",
         "classification": {"variants": {"x": 1, "y": 2}},
     }
     assert [(entry.by, entry.why) for entry in manager.history("embeddings")] == [
-        ("tester", "set semantic_search"),
+        ("tester", "set semantic-search"),
         ("tester", "set classification: trial"),
-        ("tester", "set semantic_search: better"),
+        ("tester", "set semantic-search: better"),
     ]
 
 

@@ -23,6 +23,7 @@ GOOD: list[tuple[str, str, Any, Any]] = [
 ]
 BAD: list[tuple[str, str, Any, str]] = [
     ("embeddings", "clustering", {"variants": {}}, "at least 1 item"),
+    ("embeddings", "clustering", {"variants": {"a": 0, "b": 0}}, "one variant at least needs a weight above 0"),
     ("embeddings", "clustering", "no such/model/name", "name"),
     ("engines", "tiny", "VLLM", "can't be 'VLLM': Input should be"),
     ("engines", "two words", "vllm", "name"),
@@ -40,7 +41,7 @@ def test_good_values_become_their_types(section: str, key: str, value: Any, expe
     manager = ConfigurationManager(Memory(), user="tester")
     manager.set_config(section, key, value)
     expected = expected or External(engine="torchserve", url="http://10.0.0.1:8080")
-    assert manager.parsed(section) == {key: expected}
+    assert manager.parsed(section)[key] == expected
     assert manager.get_config(section, key) == value
 
 

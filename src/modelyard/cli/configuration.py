@@ -1,13 +1,18 @@
-"""Commands of the central configuration: config get, set, history."""
+"""Commands of the central configuration: config get, set, unset, undo, history."""
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelyard.cli.context import Json, Reason, parse_value, print_json, print_table, yard_of
+
+if TYPE_CHECKING:
+    from modelyard.configuration import ConfigurationManager
 
 Section = Annotated[str, typer.Argument(metavar="SECTION", help="Lower-case letters, digits and '-'.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="Any text.")]
@@ -24,10 +29,14 @@ def get(
     context: typer.Context,
     section: Section,
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="One key; else the whole section.")] = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Print a value, or a whole section."""
+    """Print a value, or a whole section, as it counts here."""
     manager = yard_of(context).configuration
+    if origin:
+        _print_origins(manager, section, key, as_json=as_json)
+        return
     found = manager.get_config(section, key) if key else manager.get_section(section)
     if isinstance(found, str) and not as_json:
         print(found)
@@ -43,15 +52,65 @@ def set_(
     value: Annotated[str, typer.Argument(metavar="VALUE", help="JSON, or text.")],
     reason: Reason = "",
 ) -> None:
-    """Set a value."""
-    yard_of(context).configuration.set_config(section, key, parse_value(value), reason=reason)
+    """Set a value. It reaches running processes within two seconds."""
+    manager = yard_of(context).configuration
+    manager.set_config(section, key, parse_value(value), reason=reason)
+    _warn(manager, section, key)
+
+
+@config.command()
+def unset(context: typer.Context, section: Section, key: Key, reason: Reason = "") -> None:
+    """Remove a value, so that the default counts again."""
+    manager = yard_of(context).configuration
+    manager.unset_config(section, key, reason=reason)
+    _warn(manager, section, key)
+
+
+@config.command()
+def undo(
+    context: typer.Context,
+    section: Section,
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="One key; else whatever changed last.")] = None,
+    reason: Reason = "",
+) -> None:
+    """Take the last change back; done again, it brings the change back."""
+    for change in yard_of(context).configuration.undo(section, key, reason=reason):
+        print(change)
 
 
 @config.command()
 def history(context: typer.Context, section: Section, as_json: Json = False) -> None:
     """Who changed a section, when and why."""
+    from modelyard.configuration.changes import changes
+
     entries = yard_of(context).configuration.history(section)
     if as_json:
         print_json([asdict(entry) for entry in entries])
         return
-    print_table(("AT", "BY", "WHAT"), [(entry.at[:19], entry.by, entry.why) for entry in entries])
+    before = [{}, *(entry.state for entry in entries)]
+    done = ["; ".join(map(str, changes(old, entry.state))) for old, entry in zip(before, entries, strict=False)]
+    rows = [(entry.at[:19], entry.by, entry.why, what) for entry, what in zip(entries, done, strict=True)]
+    print_table(("AT", "BY", "WHAT", "CHANGE"), rows)
+
+
+def _print_origins(manager: ConfigurationManager, section: str, key: str | None, *, as_json: bool) -> None:
+    from modelyard.configuration.sections import canonical
+
+    found = manager.effective(section)
+    if key:
+        manager.get_config(section, key)  # which says what to do when there is none
+        found = {name: each for name, each in found.items() if name == canonical(section, key)}
+    if as_json:
+        print_json({name: asdict(each) for name, each in found.items()})
+        return
+    rows = [(name, json.dumps(each.value, ensure_ascii=False), each.origin) for name, each in sorted(found.items())]
+    print_table(("KEY", "VALUE", "FROM"), rows)
+
+
+def _warn(manager: ConfigurationManager, section: str, key: str) -> None:
+    """Say so when what was just done does not count here, or that a default does again."""
+    from modelyard.configuration.sections import canonical
+
+    found = manager.effective(section).get(canonical(section, key))
+    if found is not None and found.origin != "bucket":
+        print(f"note: here the {found.origin} says {json.dumps(found.value, ensure_ascii=False)}", file=sys.stderr)

@@ -67,15 +67,26 @@ class Variants(_Value):
     def _one(cls, value: Any) -> Any:
         return {"variants": {value: 1}} if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _somebody(self) -> Variants:
+        if not any(self.variants.values()):
+            raise ValueError("one variant at least needs a weight above 0")
+        return self
+
 
 # section → the type of its values
 SECTIONS: dict[str, TypeAdapter[Any]] = {
-    "embeddings": TypeAdapter(Variants),  # key: a task, such as semantic-search
+    "embeddings": TypeAdapter(Variants),  # key: a task, such as semantic-search; `_` is taken as `-`
     "engines": TypeAdapter(EngineName),  # key: a model's name
     "external": TypeAdapter(External),  # key: a model's name at the gateway
     "rate-limits": TypeAdapter(RateLimit),  # key: a model's name, or ANY_MODEL
     "routing": TypeAdapter(RoutingRule),  # key: a model's name
 }
+
+
+def canonical(section: str, key: str) -> str:
+    """A key as it is kept: the tasks of `embeddings` are one, whether written semantic-search or semantic_search."""
+    return key.replace("_", "-") if section == "embeddings" else key
 
 
 def parse(section: str, key: str, value: Any) -> Any:

@@ -54,14 +54,16 @@ class Journal:
         self._announce = announce
         self._seen = 0
 
-    def read(self) -> Entry | None:
+    def read(self, known: Entry | None = None) -> Entry | None:
         """The newest entry: one LIST page and one GET. None if nothing was ever written.
 
-        Raises StoreError when entries that were there are gone: a folder that is not mounted looks empty.
+        An entry that is `known` and still the newest is given back without the GET. Raises StoreError when entries
+        that were there are gone: a folder that is not mounted looks empty.
         """
         seen = self._seen
         key = self._newest_key()
-        entry = self._load(key) if key else None
+        same = known is not None and key == self._key(known.number)
+        entry = known if same else self._load(key) if key else None
         number = entry.number if entry else 0
         if number < seen:
             raise StoreError(
