@@ -1,4 +1,4 @@
-"""Models on demand behind the real gateway: rollouts, changes to replicas and back, a pool that dies, and 200 models."""
+"""Models on demand behind the real gateway: rollouts, replicas and back, a pool that dies, and 200 models."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_language_models_are_refused(machine: Machine, tmp_path: Path) -> None:
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"GGUF" + (3).to_bytes(4, "little") + bytes(16))
     machine.register("v2.0.0", gguf)
-    with pytest.raises(Refused, match="runs on llamacpp, which needs a process for each model; .* use --replicas 1"):
+    with pytest.raises(Refused, match=r"runs on llamacpp, which needs a process for each model; .* use --replicas 1"):
         machine.promote("v2.0.0", min_replicas=0, wait=False)
 
 
