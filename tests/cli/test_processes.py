@@ -14,11 +14,12 @@ import pytest
 from .conftest import Cli, Result, refused
 
 HEAVY = ("torch", "boto3", "fastapi", "starlette", "numpy", "obstore", "onnxruntime", "transformers", "uvicorn")
-GROUPS = ("", "config")
+GROUPS = ("", "config", "embed")
 COMMANDS = (
     *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "api"),
     *("predict", "doctor", "diff", "yank", "delete", "gc", "copy", "scan", "sign"),
     *("config get", "config set", "config unset", "config undo", "config history"),
+    *("embed texts", "embed compare"),
     *("stage", "validate", "promote", "rollback", "undeploy", "status", "logs", "up"),
 )
 

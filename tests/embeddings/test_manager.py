@@ -6,7 +6,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ Register = Callable[..., None]
 
 class Fake:
     """What a loaded model has of sentence-transformers."""
+
+    prompts: Mapping[str, str] = {}
 
     def get_embedding_dimension(self) -> int:
         return 3

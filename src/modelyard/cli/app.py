@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 import modelyard
-from modelyard.cli import catalog, configuration, deployment, importing, lifecycle, repository, running, safety, stores
+from modelyard.cli import (
+    catalog,
+    configuration,
+    deployment,
+    embeddings,
+    importing,
+    lifecycle,
+    repository,
+    running,
+    safety,
+    stores,
+)
 from modelyard.cli.context import Session
 from modelyard.errors import ModelyardError
 
@@ -22,7 +33,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (stores, importing, catalog, repository, safety, lifecycle, configuration, running, deployment):
+for group in (
+    stores,
+    importing,
+    catalog,
+    repository,
+    safety,
+    lifecycle,
+    configuration,
+    embeddings,
+    running,
+    deployment,
+):
     group.add_to(app)
 
 

@@ -66,6 +66,11 @@ class EmbeddingModel:
         """`name:version@sha256:…`: keep it with each vector, since vectors of two models can't be compared."""
         return str(self._version.ref)
 
+    @property
+    def prompts(self) -> frozenset[str]:
+        """The names that `prompt_name` takes; models for retrieval have `query` and `document`."""
+        return frozenset(self._encoder.prompts)
+
     def __repr__(self) -> str:
         return f"EmbeddingModel({self.stamp!r})"
 
