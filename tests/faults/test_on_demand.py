@@ -1,4 +1,4 @@
-"""Models on demand behind the real gateway: rollouts, replicas and back, a pool that dies, and 200 models."""
+"""Models on demand behind the real gateway: rollouts, changes to replicas and back, a pool that dies, 200 models."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from modelyard.errors import Refused, RolloutFailed
 from modelyard.repository import Deployment, DeploymentSpec, Pin
+from modelyard.serving.pool import LEAST
 from modelyard.store import Journal
 
 from .conftest import BROKEN, NEW, OLD
@@ -91,7 +92,7 @@ def test_language_models_are_refused(machine: Machine, tmp_path: Path) -> None:
 def test_two_hundred_rarely_used_models_cost_one_process(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MODELYARD_SERVING__MEMORY_BUDGET", "20 MB")
+    monkeypatch.setenv("MODELYARD_SERVING__MEMORY_BUDGET", str(LEAST * MODELS // 2))
     names = [f"{machine.model}-{number}" for number in range(MODELS)]
     folder = tmp_path / "rare"
     folder.mkdir()
@@ -112,7 +113,7 @@ def test_two_hundred_rarely_used_models_cost_one_process(
         assert set(pool.map(lambda name: _ask(machine, name), names)) == {OLD}
     assert len(machine.processes()) == 2  # the pool and the gateway
     assert len(list((machine.run_folder / "gateway" / "eds").iterdir())) == 1
-    assert 0 < len(machine.yard.local_target.peek_loaded()) < MODELS
+    assert 0 < len(machine.yard.local_target.peek_loaded()) <= MODELS // 2
 
 
 def _ask(machine: Machine, model: str) -> str:

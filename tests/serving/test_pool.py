@@ -21,7 +21,7 @@ from modelyard.settings import ServingSettings
 
 from .support import EchoRuntime, Model
 
-SIZE = 1000
+SIZE = 1024 * 1024
 
 
 @dataclass
@@ -135,7 +135,9 @@ def test_one_that_is_used_makes_no_room_and_the_next_waits_for_it(play: Callable
 
 def test_one_larger_than_the_budget_says_so(play: Callable[..., Any]) -> None:
     async def act(scene: Scene) -> None:
-        with pytest.raises(LoadFailed, match=r"needs 1000 bytes, the budget for all models is 999; raise serving\.mem"):
+        with pytest.raises(
+            LoadFailed, match=r"needs 1048576 bytes, the budget for all models is 1048575; raise serving\.mem"
+        ):
             await scene.ask("a")
 
     play(act, budget=SIZE - 1)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from threading import Event
 from typing import Protocol
 
@@ -53,6 +52,18 @@ class Router(Protocol):
     def in_flight(self) -> Mapping[tuple[str, str, int], int]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a deployment becomes, unless it has changed since it was seen."""
+
+    seen: Deployment
+    new: Deployment
+    why: str
+
+    def __call__(self, now: Deployment) -> Deployment | None:
+        return self.new if now == self.seen else None
+
+
 @dataclass(slots=True)
 class Reconciler:
     """Carries out the environments' wishes on one target behind one router."""
@@ -67,7 +78,8 @@ class Reconciler:
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4))  # whatever waits for the store
     _newest: Newest = field(init=False)
     _wanted: Wanted = field(default_factory=Wanted)
-    _recording: dict[_Key, Future[Deployment]] = field(default_factory=dict)
+    _outcomes: dict[_Key, _Outcome] = field(default_factory=dict)  # of this round
+    _recording: dict[str, Future[dict[str, Deployment]]] = field(default_factory=dict)  # environment → what is written
     _routed: frozenset[str] = frozenset()  # replicas the gateway has confirmed to be in traffic
     _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
     _resting: dict[str, float] = field(default_factory=dict)  # until when, after an error
@@ -99,6 +111,7 @@ class Reconciler:
         self._route(replicas, plans)
         for (environment, model), decided in plans.items():
             self._act(environment, model, decided)
+        self._record()
 
     def _load(self) -> bool:
         """Whether it is known what is wanted; while the store can't be read, what was wanted last goes on."""
@@ -153,7 +166,7 @@ class Reconciler:
 
     def _act(self, environment: str, model: str, decided: Plan) -> None:
         """The steps of one model. What fails there holds up no other model, and is tried again after a rest."""
-        about = _about(environment, model)
+        about = f"{model} in {environment}"
         if self.clock() < self._resting.get(about, float("-inf")):
             return
         try:
@@ -161,7 +174,8 @@ class Reconciler:
                 self._do(environment, model, step)
             self._told.pop(about, None)
         except _TRIED_AGAIN as error:
-            self._rest(about, error)
+            self._resting[about] = self.clock() + _REST_S
+            self._tell(about, error)
 
     def _do(self, environment: str, model: str, step: Step) -> None:
         deployment = self._wanted.deployments.get(environment, {}).get(model, Deployment())
@@ -177,10 +191,11 @@ class Reconciler:
                 log.warning("give up %s: %s", replica, reason)
                 self.target.give_up(replica, reason)
             case Finish():
-                self._record(environment, model, deployment, deployment.finished(), _what(deployment.target))
+                outcome = _Outcome(deployment, deployment.finished(), _what(deployment.target))
+                self._outcomes[environment, model] = outcome
             case Fail(reason):
                 log.warning("%s in %s: %s", model, environment, reason)
-                self._record(environment, model, deployment, deployment.failed(reason), f"went back: {reason}")
+                self._outcomes[environment, model] = _failed(deployment, reason)
 
     def _start(self, environment: str, ref: ModelRef, deployment: Deployment, *, on_demand: bool) -> None:
         log.info("start %s in %s%s", ref, environment, " on demand" if on_demand else "")
@@ -196,29 +211,33 @@ class Reconciler:
             if not wanted or deployment.outcome != "running":
                 raise
             log.warning("%s in %s: %s", ref.name, environment, error)
-            self._record(environment, ref.name, deployment, deployment.failed(str(error)), f"went back: {error}")
+            self._outcomes[environment, ref.name] = _failed(deployment, str(error))
 
-    def _record(self, environment: str, model: str, seen: Deployment, new: Deployment, why: str) -> None:
-        """Write the outcome, unless the wish has changed since it was read. It is there some rounds later."""
-        if (environment, model) in self._recording:
-            return
-        journal = next(e for e in self.environments if e.name == environment)
-        write = partial(journal.update, model, lambda now: new if now == seen else None, by=self.user)
-        self._recording[environment, model] = self.executor.submit(write, why=f"{model}: {why}")
+    def _record(self) -> None:
+        """Write what this round has come to, an entry for each environment. While one is under way, outcomes wait: the
+        plan comes to them again."""
+        for environment in self.environments:
+            own = {model: outcome for (name, model), outcome in self._outcomes.items() if name == environment.name}
+            resting = self.clock() < self._resting.get(environment.name, float("-inf"))
+            if own and not resting and environment.name not in self._recording:
+                why = "; ".join(f"{model}: {outcome.why}" for model, outcome in own.items())
+                future = self.executor.submit(environment.update_many, own, by=self.user, why=why)
+                self._recording[environment.name] = future
+        self._outcomes.clear()
 
     def _settle(self) -> None:
         """What became of the outcomes that were to be written."""
-        for key, recording in [(key, recording) for key, recording in self._recording.items() if recording.done()]:
-            del self._recording[key]
+        for environment, recording in list(self._recording.items()):
+            if not recording.done():
+                continue
+            del self._recording[environment]
             self._newest.refresh()
             try:
                 recording.result()
+                self._told.pop(f"the journal of {environment}", None)
             except _TRIED_AGAIN as error:
-                self._rest(_about(*key), error)
-
-    def _rest(self, about: str, error: Exception) -> None:
-        self._resting[about] = self.clock() + _REST_S
-        self._tell(about, error)
+                self._resting[environment] = self.clock() + _REST_S
+                self._tell(f"the journal of {environment}", error)
 
     def _tell(self, about: str, error: Exception) -> None:
         """Once, until it changes."""
@@ -227,12 +246,12 @@ class Reconciler:
             self._told[about] = str(error)
 
 
-def _about(environment: str, model: str) -> str:
-    return f"{model} in {environment}"
-
-
 def _of(replicas: Sequence[Replica], environment: str, model: str) -> list[Replica]:
     return [r for r in replicas if (r.environment, r.model) == (environment, model)]
+
+
+def _failed(deployment: Deployment, reason: str) -> _Outcome:
+    return _Outcome(deployment, deployment.failed(reason), f"went back: {reason}")
 
 
 def _what(target: Pin | None) -> str:

@@ -6,7 +6,7 @@ Knows how a deployment's record changes; carrying it out is the deployment packa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -115,6 +115,7 @@ class Deployment:
 
 
 _adapter = TypeAdapter(Deployment)
+Decision = Callable[[Deployment], Deployment | None]
 
 
 class Environment:
@@ -132,15 +133,21 @@ class Environment:
         """An empty one for a model that was never deployed here."""
         return self.read().get(model, Deployment())
 
-    def update(self, model: str, decide: Callable[[Deployment], Deployment | None], *, by: str, why: str) -> Deployment:
+    def update(self, model: str, decide: Decision, *, by: str, why: str) -> Deployment:
         """Change one model's deployment; `decide` sees the newest one and returns None for no change."""
+        return self.update_many({model: decide}, by=by, why=why).get(model, Deployment())
+
+    def update_many(self, decisions: Mapping[str, Decision], *, by: str, why: str) -> dict[str, Deployment]:
+        """The same for several models in one entry. Returns every model's deployment."""
 
         def whole(state: dict[str, Any]) -> dict[str, Any] | None:
-            changed = decide(self._parse(state).get(model, Deployment()))
-            return None if changed is None else state | {model: _adapter.dump_python(changed, mode="json")}
+            now = self._parse({model: state[model] for model in decisions if model in state})
+            changed = {model: decide(now.get(model, Deployment())) for model, decide in decisions.items()}
+            new = {m: _adapter.dump_python(d, mode="json") for m, d in changed.items() if d is not None}
+            return state | new if new else None
 
         entry = self._journal.update(whole, by=by, why=why)
-        return self._parse(entry.state).get(model, Deployment()) if entry else Deployment()
+        return self._parse(entry.state) if entry else {}
 
     def history(self) -> list[tuple[Entry, dict[str, Deployment]]]:
         """Every entry with what it holds, oldest first."""

@@ -23,6 +23,7 @@ from modelyard.serving.runtimes import prepare
 from modelyard.settings import ServingSettings
 
 LOADS_AT_ONCE = 2
+LEAST = 256 * 1024  # bytes that even the smallest model takes, with its thread
 REMEMBERED_S = 10.0  # a failure; whoever asks meanwhile gets it without another try
 _PASSING = (StoreError, Unavailable)  # not the model's fault: tried again at the next request, at most once a second
 _PASSING_S = 1.0
@@ -85,6 +86,7 @@ class Pool:
     _labels: frozenset[str] = frozenset()
     _labels_at: float = float("-inf")
     _labels_task: asyncio.Task[None] | None = None
+    _freed: bool = False
     _loads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOADS_AT_ONCE))
     _room: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -140,6 +142,9 @@ class Pool:
         if self._labels and self.clock() - self._labels_at > _LABELS_INTERVAL_S:
             with contextlib.suppress(ModelyardError):  # as long as the store is away, what was known goes on
                 await self._refresh()
+        if self._freed:  # not at every unloading, since it takes a while
+            self._freed = False
+            await asyncio.to_thread(give_back)
         now = self.clock()
         for place in list(self._places.values()):
             if place.label in self._labels:
@@ -220,7 +225,8 @@ class Pool:
         try:
             async with self._loads:
                 served = await asyncio.to_thread(self.shelf.take, place.label)
-                place.lease = await self._lease(place, sum(file.size for file in served.version.files))
+                size = max(LEAST, sum(file.size for file in served.version.files))
+                place.lease = await self._lease(place, size)
                 place.model = await self._bring(served, place.lease)
             place.used, place.error = self.clock(), None
             print(
@@ -282,7 +288,7 @@ class Pool:
         del model
         if lease:
             self.memory.release(lease)
-        await asyncio.to_thread(give_back)
+        self._freed = True
         print(f"unloaded {place.label}: {why}", file=sys.stderr)
         await self._tell_room()
 

@@ -16,6 +16,7 @@ try:
 except ImportError as error:
     raise MissingExtra("onnxruntime", "serve") from error
 
+_SMALL = 256 * 1024  # bytes
 _DATATYPES: dict[str, Datatype] = {
     "tensor(bool)": "BOOL",
     "tensor(int8)": "INT8",
@@ -51,7 +52,7 @@ class OnnxRuntime:
 def load(version: ModelVersion, folder: Path) -> OnnxRuntime:
     path = only_file(folder, (".onnx",))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = 1 if _is_small(folder) else usable_cores()
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -61,6 +62,11 @@ def load(version: ModelVersion, folder: Path) -> OnnxRuntime:
             f"{path.name} of {version.name}:{version.version} can't be loaded: {str(error).strip().splitlines()[0]}"
         ) from error
     return OnnxRuntime(session)
+
+
+def _is_small(folder: Path) -> bool:
+    """Making threads for such a model takes forty times as long as the rest of its loading, and gains nothing."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < _SMALL
 
 
 def _tensor(value: Any) -> Tensor:
