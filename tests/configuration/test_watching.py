@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,6 +139,27 @@ def test_a_follower_that_fails_stops_nobody() -> None:
         wait_for(lambda: told == [{"rate": 1}])
         config.set_config("limits", "rate", 2)
         wait_for(lambda: told == [{"rate": 1}, {"rate": 2}])
+
+
+FORKED = """
+import os, sys, time
+from modelyard.configuration import ConfigurationManager
+from modelyard.store import LocalDisk
+config = ConfigurationManager(LocalDisk(sys.argv[1]), user="tester", environ={})
+watch = config.watch("limits")
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+ConfigurationManager(config.storage, user="tester", environ={}).set_config("limits", "rate", 1)
+deadline = time.monotonic() + 20
+while not watch.value and time.monotonic() < deadline:
+    time.sleep(0.01)
+os._exit(0 if watch.value == {"rate": 1} else 1)
+"""
+
+
+def test_a_forked_process_goes_on_watching(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path / "yard")], check=False, timeout=60)
+    assert done.returncode == 0
 
 
 def threads() -> list[threading.Thread]:

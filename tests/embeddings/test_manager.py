@@ -18,7 +18,8 @@ from modelyard.embeddings import EmbeddingManager, EmbeddingModel, following
 from modelyard.errors import InvalidInput, NotFound, Refused
 from modelyard.repository import Inspection, ModelRepository, ModelVersion
 from modelyard.repository.manifest import ModelInfo
-from modelyard.store import open_store
+from modelyard.store import LocalDisk, open_store
+from modelyard.yard import Yard
 
 Register = Callable[..., None]
 
@@ -192,6 +193,24 @@ def test_a_version_that_may_not_be_used_is_not_fetched(
         manager.get_embedding_model("semantic-search")
     assert loads.done == []
     manager.close()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_where_signatures_are_required_an_unsigned_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, static: Path, given: bool
+) -> None:
+    """Whether the yard builds the manager or the caller does."""
+    for name, value in {"CACHE": "cache", "STATE": "state", "STORE": "yard"}.items():
+        monkeypatch.setenv(f"MODELYARD_{name}", str(tmp_path / value))
+    LocalDisk(tmp_path / "yard")
+    yard = Yard.default()
+    yard.repository.register_model("static", "v1.0.0", static, {})
+    monkeypatch.setenv("MODELYARD_SECURITY__REQUIRE_SIGNATURE", '["production"]')
+
+    manager = EmbeddingManager(yard.configuration) if given else Yard.default().embeddings
+
+    with pytest.raises(Refused, match=r"static:v1\.0\.0"):
+        manager.model("static")
 
 
 def test_a_model_of_another_kind(
