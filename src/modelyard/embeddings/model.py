@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMAT = "sentence-transformers"
 
+_loading = threading.Lock()
+
 
 class EncodeOptions(TypedDict, total=False):
     """What `encode` takes; the meanings and defaults are those of `SentenceTransformer.encode`."""
@@ -108,6 +110,11 @@ def load(version: ModelVersion, folder: Path, *, device: str | None = None) -> E
 
     Nothing is fetched from elsewhere and no code that came with the model is run. Raises InvalidInput, MissingExtra.
     """
+    with _loading:  # the libraries have switches for the whole process, and two loads at once are no faster
+        return _load(version, folder, device)
+
+
+def _load(version: ModelVersion, folder: Path, device: str | None) -> EmbeddingModel:
     try:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
