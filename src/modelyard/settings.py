@@ -102,7 +102,8 @@ class ServingSettings(_Section):
 
 
 class EngineSettings(_Section):
-    """Addresses of engines that run on their own; None: the gateway of `modelyard up`."""
+    """Engines that run on their own, by their addresses (None: the gateway of `modelyard up`), and how vLLM is
+    started."""
 
     vllm_url: str = Field("http://localhost:8000", description="the address of a vLLM of your own")
     ollama_url: str = Field("http://localhost:11434", description="the address of an Ollama of your own")
@@ -110,6 +111,15 @@ class EngineSettings(_Section):
         None, description="the address of a PyTorch server (Open Inference Protocol v2 or TorchServe)"
     )
     llamacpp_url: str | None = Field(None, description="the address of a llama.cpp server")
+    torchserve_url: str = Field("http://localhost:8080", description="the address of a TorchServe of your own")
+    vllm_command: str | None = Field(
+        None,
+        description="the program `vllm` of an environment of its own, with which versions are deployed; unset: "
+        "vLLM is not started on this machine",
+    )
+    vllm_arguments: tuple[str, ...] = Field(
+        (), description='options of `vllm serve` for every version, such as `["--dtype", "float32"]`'
+    )
     timeout_s: float = Field(300, gt=0, description="how long an answer of an engine may take")
 
 

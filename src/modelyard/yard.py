@@ -23,9 +23,10 @@ from modelyard.store import Cache, Store, open_store
 if TYPE_CHECKING:
     from modelyard.deployment import DeploymentManager, LocalStatus
     from modelyard.deployment.controller import Companion, Controller
+    from modelyard.deployment.launching import Launching
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.embeddings import EmbeddingManager
-    from modelyard.engines import Engine
+    from modelyard.gateway.inference import Parts
     from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
     from modelyard.repository.manifest import ModelVersion
@@ -116,19 +117,24 @@ class Yard:
         rules = self.settings.scan
         return inspect_files(files, policy=rules.pickles, modelscan_command=rules.modelscan)
 
-    def inference_parts(self) -> tuple[dict[str, Engine], str, object]:
-        """What an InferenceGateway needs: the engines by name, the environment, and how a model's task is found."""
-        from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, VLLMServer
+    def inference_parts(self) -> Parts:
+        """What an InferenceGateway needs."""
+        from modelyard.engines import ENGINES
+        from modelyard.gateway.inference import OwnGateway, Parts
 
         own, engines = self.settings.gateway.url, self.settings.engines
         timeout = engines.timeout_s
-        servers: dict[str, Engine] = {
-            "vllm": VLLMServer(engines.vllm_url, timeout_s=timeout),
-            "ollama": OllamaServer(engines.ollama_url, timeout_s=timeout),
-            "llamacpp": LlamaCppServer(engines.llamacpp_url or own, timeout_s=timeout),
-            "pytorch": PyTorchServer(engines.pytorch_url or own, timeout_s=timeout),
-        }
-        return servers, self.settings.env, self._task
+        urls = {name: getattr(engines, f"{name}_url") or own for name in ENGINES}
+        return Parts(
+            {name: ENGINES[name](url, timeout_s=timeout) for name, url in urls.items()},
+            self.settings.env,
+            lambda name: self.repository.resolve(name).model,
+            configured=self._configured_engine,
+            external=lambda name: self.configuration.parsed("external").get(name),
+            gateway=OwnGateway(own, timeout_s=timeout),
+            addressed=frozenset(name for name in ENGINES if f"{name}_url" in engines.model_fields_set),
+            timeout_s=timeout,
+        )
 
     @cached_property
     def embeddings(self) -> EmbeddingManager:
@@ -156,7 +162,15 @@ class Yard:
 
         folder = self.run_folder(store)
         local = self._local_target(folder)
-        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded)
+        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts)
+
+    @cached_property
+    def launching(self) -> Launching:
+        """How a version becomes a process on this machine."""
+        from modelyard.deployment.launching import Launching
+
+        locks = self.settings.state.expanduser().resolve() / "ollama"
+        return Launching(self.settings, self._configured_engine, locks)
 
     @property
     def local_target(self) -> LocalTarget:
@@ -192,32 +206,37 @@ class Yard:
 
     def engine_of(self, ref: str) -> str:
         """The engine of a version. Raises NotFound when there is none, InvalidInput when no engine is ours."""
-        from modelyard.engines import engine_for
+        return self.launching.choose(self.repository.resolve(ref))
 
-        return engine_for(self.repository.resolve(ref).model)
-
-    def serve(self, refs: Sequence[str], *, host: str, port: int, environment: str | None = None) -> int:
-        """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code.
+    def serve(
+        self,
+        refs: Sequence[str],
+        *,
+        host: str,
+        port: int,
+        environment: str | None = None,
+        engine: str | None = None,
+        replica: str = "",
+    ) -> int:
+        """Serve models in this process, with the engine chosen for them, until SIGTERM. Returns the exit code.
 
         Raises Refused for a version without the signature that its environment requires, before anything is loaded;
         one that was started by hand, for no environment, needs it wherever any environment does.
         """
-        from modelyard.engines import engine_for, llamacpp
         from modelyard.engines.listening import bind
 
         bind(host, port).close()  # before gigabytes come for nothing
         versions = [self.repository.resolve(ref) for ref in refs]
         for version in versions:
             self.signatures.require(version, environment)
-        engines = {engine_for(version.model) for version in versions}
-        if len(engines) > 1 or (engines == {"llamacpp"} and len(versions) > 1):
+        engines = {self.launching.choose(version, engine) for version in versions}
+        if len(engines) > 1 or (engines != {"pytorch"} and len(versions) > 1):
             raise InvalidInput(
                 "these models need processes of their own", remedy="serve language models one by one, apart from others"
             )
         folders = [self.repository.fetch(version, recheck=True) for version in versions]
-        if engines == {"llamacpp"}:
-            name = versions[0].name
-            return llamacpp.run(folders[0], model_name=name, host=host, port=port, settings=self.settings.serving)
+        if engines != {"pytorch"}:
+            return self.launching.run(engines.pop(), versions[0], folders[0], host=host, port=port, replica=replica)
         from modelyard.serving.models import Served
         from modelyard.serving.server import run
 
@@ -256,6 +275,8 @@ class Yard:
             "MODELYARD_STORE": self.store.url,
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),
+            "MODELYARD_STATE": str(self.settings.state.expanduser().resolve()),
+            "MODELYARD_ENGINES": self.settings.engines.model_dump_json(exclude_unset=True),
             **self._serving_variables(),
             "MODELYARD_SECURITY__TRUSTED_KEYS": json.dumps([str(p.expanduser().resolve()) for p in rules.trusted_keys]),
             "MODELYARD_SECURITY__REQUIRE_SIGNATURE": json.dumps(rules.require_signature),
@@ -278,17 +299,10 @@ class Yard:
         return Launch(argv, PyTorchServer.ready_path)
 
     def _launch(self, ref: ModelRef, replica: str, port: int) -> Launch:
-        from modelyard.deployment.targets.local import Launch
-        from modelyard.engines import ENGINES, engine_for
+        return self.launching.launch(self.repository.resolve(ref), replica, port)
 
-        engine = ENGINES[engine_for(self.repository.resolve(ref).model)]
-        argv = [sys.executable, "-m", "modelyard", "serve", str(ref)]
-        argv += ["--host", "127.0.0.1", "--port", str(port), "--replica-id", replica]
-        argv += ["--environment", replica.partition("-")[0]]  # a replica's id begins with it
-        return Launch(argv, engine.ready_path, engine.keeps_connections)
-
-    def _task(self, model: str) -> str | None:
-        return self.repository.resolve(model).model.task
+    def _configured_engine(self, model: str) -> str | None:
+        return self.configuration.parsed("engines").get(ModelRef.parse(model).name)
 
 
 def _nearest_store(folder: Path) -> Path:

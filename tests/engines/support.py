@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -26,13 +27,29 @@ sys.exit(run(Path(folder), model_name=name, host="127.0.0.1", port=int(port), se
 """
 
 
+EMBEDDER = """
+import signal, sys
+import xllamacpp
+from modelyard.engines.llamacpp import find_gguf
+from pathlib import Path
+
+params = xllamacpp.CommonParams()
+params.model.path, params.port = str(find_gguf(Path(sys.argv[1]))), int(sys.argv[3])
+params.embedding, params.ui, params.verbosity = True, False, 1
+server = xllamacpp.Server(params)
+signal.pause()
+"""
+
+
 @dataclass
 class Scripted:
-    """Answers every POST with what it was told to; remembers path and body of each."""
+    """Answers every POST with what it was told to; remembers path and body of each. `declared` is the length it
+    announces, if that is not the body's."""
 
     status: int = 200
     body: bytes = b"{}"
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    declared: int | None = None
     release: threading.Event = field(default_factory=threading.Event)
 
 
@@ -46,7 +63,7 @@ def scripted_engine(script: Scripted) -> Iterator[str]:
                 script.release.wait(10)
                 return
             self.send_response(script.status)
-            self.send_header("Content-Length", str(len(script.body)))
+            self.send_header("Content-Length", str(script.declared or len(script.body)))
             self.end_headers()
             self.wfile.write(script.body)
 
@@ -74,13 +91,32 @@ def smollm2() -> Path:
 
 @contextmanager
 def llamacpp(folder: Path, name: str, port: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error", "-c", LLAMACPP, str(folder), name, str(port)]
+    with _process(LLAMACPP, folder, name, port) as process:
+        yield process
+
+
+@contextmanager
+def embedder(folder: Path, name: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    """The real llama.cpp, for embeddings."""
+    with _process(EMBEDDER, folder, name, port) as process:
+        yield process
+
+
+@contextmanager
+def _process(code: str, folder: Path, name: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-W", "error", "-c", code, str(folder), name, str(port)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
         process.kill()
         process.communicate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> None:

@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 
-from modelyard.engines import ENGINES, Engine, LlamaCppServer, OllamaServer, PyTorchServer, VLLMServer, engine_for
+from modelyard.engines import (
+    ENGINES,
+    Engine,
+    LlamaCppServer,
+    OllamaServer,
+    PyTorchServer,
+    StreamBroken,
+    TorchServeServer,
+    VLLMServer,
+)
 from modelyard.engines.http import NotReachable, message_of
 from modelyard.errors import EngineError, InvalidInput, ModelyardError, NotFound, Unavailable
-from modelyard.repository.manifest import ModelInfo
 
 from .support import Scripted, scripted_engine
 
@@ -24,6 +32,7 @@ CLASSES: dict[str, Callable[[str], Engine]] = {
     "vllm": VLLMServer,
     "ollama": OllamaServer,
     "llamacpp": LlamaCppServer,
+    "torchserve": TorchServeServer,
 }
 
 
@@ -47,6 +56,8 @@ CALLS = [
     ("pytorch", TENSORS, "/v2/models/ns/m:v1.0.0/infer", TENSORS),
     ("pytorch", INPUT, "/v1/embeddings", {**INPUT, "model": "ns/m:v1.0.0"}),
     ("pytorch", {"data": [1]}, "/predictions/ns/m:v1.0.0", {"data": [1]}),
+    ("torchserve", TENSORS, "/v2/models/ns/m:v1.0.0/infer", TENSORS),
+    ("torchserve", {"input": "hi"}, "/predictions/ns/m:v1.0.0", {"input": "hi"}),
 ]
 
 
@@ -65,9 +76,10 @@ def test_a_name_cannot_leave_its_place_in_the_path() -> None:
     assert script.asked[0][0] == "/v2/models/a%20b%3Fc%23d/infer"
 
 
-def test_torchserve_may_answer_with_any_value() -> None:
+@pytest.mark.parametrize("server", [PyTorchServer, TorchServeServer])
+def test_a_handler_of_torchserve_may_answer_with_any_value(server: type[Engine]) -> None:
     with scripted_engine(Scripted(body=b"[1, 2]")) as url:
-        assert PyTorchServer(url).predict("m", {"data": 1}) == {"predictions": [1, 2]}
+        assert server(url).predict("m", {"data": 1}) == {"predictions": [1, 2]}
 
 
 ANSWERS: list[tuple[int, bytes, type[ModelyardError], str]] = [
@@ -89,7 +101,7 @@ def test_an_engines_errors_become_ours(
     name: str, status: int, body: bytes, kind: type[ModelyardError], expected: str
 ) -> None:
     with scripted_engine(Scripted(status, body)) as url, pytest.raises(kind) as caught:
-        build(name, url).predict("m", INPUT)
+        build(name, url).predict("m", TENSORS if name == "torchserve" else INPUT)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -136,17 +148,64 @@ def test_messages_are_one_bounded_line() -> None:
     assert message_of('{"error": {"code": 7}}') == '{"code": 7}'
 
 
-@pytest.mark.parametrize(
-    ("file_format", "engine"),
-    [("gguf", "llamacpp"), ("onnx", "pytorch"), ("torchscript", "pytorch"), ("sentence-transformers", "pytorch")],
-)
-def test_the_engine_follows_from_the_format(file_format: str, engine: str) -> None:
-    assert engine_for(ModelInfo(format=file_format)) == engine
+SSE = b': hello\n\ndata: {"n": 1}\n\nevent: x\ndata: {"n": 2}\n\n'
+LINES = b'{"n": 1}\n\n{"n": 2}\n'
+STREAMS = [("vllm", SSE, b"data: [DONE]\n\n", 0), ("llamacpp", SSE, b"data:[DONE]\n\n", 0)]
+STREAMS += [("ollama", LINES, b'{"done": true}\n', 1)]
+
+
+def streaming(name: str, url: str) -> VLLMServer | LlamaCppServer | OllamaServer:
+    server = build(name, url)
+    assert isinstance(server, VLLMServer | LlamaCppServer | OllamaServer)
+    return server
+
+
+@pytest.mark.parametrize(("name", "body", "end", "more"), STREAMS)
+def test_a_stream_gives_its_pieces(name: str, body: bytes, end: bytes, more: int) -> None:
+    script = Scripted(body=body + end)
+    with scripted_engine(script) as url:
+        pieces = list(streaming(name, url).stream("m", CHAT))
+    assert pieces[:2] == [{"n": 1}, {"n": 2}]
+    assert len(pieces) == 2 + more
+    assert script.asked[0][1] == {**CHAT, "model": "m", "stream": True}
+
+
+@pytest.mark.parametrize(("name", "body", "end", "more"), STREAMS)
+@pytest.mark.parametrize("declared", [None, 5_000], ids=["it ends", "its connection breaks"])
+def test_a_stream_without_its_end_is_broken(
+    name: str, body: bytes, end: bytes, more: int, declared: int | None
+) -> None:
+    pieces = []
+    with scripted_engine(Scripted(body=body, declared=declared)) as url, pytest.raises(StreamBroken, match="broke"):
+        for piece in streaming(name, url).stream("m", CHAT):
+            pieces.append(piece)  # noqa: PERF402 - what came before the error counts
+    assert pieces == [{"n": 1}, {"n": 2}]
 
 
 @pytest.mark.parametrize(
-    ("file_format", "said"), [("pickle", "the format pickle"), (None, "files of no known model format")]
+    ("name", "line", "kind", "said"),
+    [
+        ("vllm", b'data: {"error": {"message": "out of memory"}}\n', EngineError, "amid its answer: out of memory"),
+        ("llamacpp", b'error: {"error": {"message": "too long"}}\n', EngineError, "too long"),
+        ("ollama", b'{"error": "runner stopped"}\n', EngineError, "runner stopped"),
+        ("vllm", b"data: {\n", StreamBroken, "not JSON"),
+        ("ollama", b"[]\n", StreamBroken, "no object"),
+    ],
 )
-def test_a_format_without_an_engine_is_named(file_format: str | None, said: str) -> None:
-    with pytest.raises(InvalidInput, match=f"{said}; what can be served: gguf, onnx"):
-        engine_for(ModelInfo(format=file_format))
+def test_an_error_amid_a_stream_is_named(name: str, line: bytes, kind: type[ModelyardError], said: str) -> None:
+    with scripted_engine(Scripted(body=line)) as url, pytest.raises(kind, match=said):
+        list(streaming(name, url).stream("m", CHAT))
+
+
+@pytest.mark.parametrize("name", ["vllm", "llamacpp", "ollama"])
+@pytest.mark.parametrize(("status", "body", "kind", "expected"), [each for each in ANSWERS if each[0] != 200])
+def test_a_stream_that_is_refused(
+    name: str, status: int, body: bytes, kind: type[ModelyardError], expected: str
+) -> None:
+    with scripted_engine(Scripted(status, body)) as url, pytest.raises(kind, match=expected):
+        next(streaming(name, url).stream("m", CHAT))
+
+
+def test_embeddings_are_not_streamed() -> None:
+    with pytest.raises(InvalidInput, match="none of the keys messages, prompt"):
+        next(VLLMServer("http://127.0.0.1:1").stream("m", INPUT))

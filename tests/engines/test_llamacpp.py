@@ -17,16 +17,10 @@ from modelyard.engines import LlamaCppServer
 from modelyard.engines.llamacpp import find_gguf
 from modelyard.errors import InvalidInput
 
-from .support import llamacpp, smollm2, wait_for
+from .support import free_port, llamacpp, smollm2, wait_for
 
 pytestmark = pytest.mark.engine
 QUESTION = "Say hello."
-
-
-def port_of_nobody() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def ready(url: str, process: subprocess.Popen[str]) -> bool:
@@ -39,7 +33,7 @@ def ready(url: str, process: subprocess.Popen[str]) -> bool:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    port = port_of_nobody()
+    port = free_port()
     with llamacpp(smollm2(), "smollm2", port) as process:
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: ready(url, process))
@@ -84,7 +78,7 @@ def test_many_idle_connections_do_not_keep_health_waiting(served: tuple[str, sub
 
 
 def test_it_finishes_its_streams_before_it_ends_with_0() -> None:
-    port = port_of_nobody()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
 
     def stream(begun: list[int]) -> list[str]:
@@ -128,7 +122,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
 
 def test_a_truncated_model_ends_with_a_clear_line(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(find_gguf(smollm2()).read_bytes()[:100_000])
-    with llamacpp(tmp_path, "broken", port_of_nobody()) as process:
+    with llamacpp(tmp_path, "broken", free_port()) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("error: llama.cpp can't serve model.gguf")

@@ -17,6 +17,7 @@ from modelyard.errors import InvalidInput, NotFound
 if TYPE_CHECKING:
     from modelyard.importer.importer import Candidate
     from modelyard.repository import Inspection, ModelInfo, ModelVersion
+    from modelyard.yard import Yard
 
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="TAG", help="Tag it; may be repeated. `staging` also stages it.")
@@ -78,7 +79,7 @@ def register(
         )
     count = f"{len(version.files)} file{'' if len(version.files) == 1 else 's'}"
     print(f"registered {version.ref} ({count}, {human_size(version.size)})")
-    _advise(version)
+    _advise(yard, version)
 
 
 def import_(
@@ -122,7 +123,7 @@ def import_(
         print_json(json.loads(version.to_json()))
     else:
         print(f"imported {version.ref} ({_kind(version.model)}, {human_size(version.size)})")
-    _advise(version)
+    _advise(yard, version)
 
 
 def _kind(model: ModelInfo) -> str:
@@ -145,12 +146,10 @@ def _print_candidate(candidate: Candidate, found: Inspection, *, as_json: bool) 
     print_table(("FILE", "SIZE", "SHA256"), [(f.path, human_size(f.size), f.sha256) for f in candidate.files])
 
 
-def _advise(version: ModelVersion) -> None:
+def _advise(yard: Yard, version: ModelVersion) -> None:
     """What is better known before the version is staged."""
-    from modelyard.engines import engine_for
-
     try:
-        engine_for(version.model)
+        yard.launching.choose(version)
     except InvalidInput as error:
         print(f"note: it can be kept, but not deployed: {error}", file=sys.stderr)
     if version.model.format == "torchscript" and "signature" not in version.metadata:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from modelyard.cli.context import Json, Reference, log_to_stderr, print_json, yard_of
+from modelyard.configuration.sections import EngineName
 from modelyard.errors import EngineError, InvalidInput, NotFound, Unavailable
 
 
@@ -30,11 +31,14 @@ def serve(
     idle_timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="The same, and unload what is idle for so long.")
     ] = None,
+    engine: Annotated[
+        EngineName | None, typer.Option(metavar="ENGINE", help="The engine, instead of the one chosen by the rule.")
+    ] = None,
     pool: Annotated[str | None, typer.Option(hidden=True)] = None,
-    replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # noqa: ARG001 - seen in the process list
+    replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # seen in the process list
     environment: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve models in this process, with the engine their format needs, until SIGTERM."""
+    """Serve models in this process, with the engine chosen for them, until SIGTERM."""
     limits = {"memory_budget": memory_budget, "idle_timeout_s": idle_timeout}
     given = {key: value for key, value in limits.items() if value is not None}
     if given:
@@ -46,7 +50,8 @@ def serve(
         raise InvalidInput("no model is named", remedy="give one or more, such as name:v1.0.0")
     if given:
         raise typer.Exit(yard.serve_on_demand(refs, host=host, port=port))
-    raise typer.Exit(yard.serve(refs, host=host, port=port, environment=environment))
+    code = yard.serve(refs, host=host, port=port, environment=environment, engine=engine, replica=replica_id)
+    raise typer.Exit(code)
 
 
 def api(context: typer.Context) -> None:

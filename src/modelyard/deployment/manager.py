@@ -35,12 +35,13 @@ _LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntim
 
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
-    """What this machine's target can tell: whether somebody carries wishes out, the replicas, and what its pools have
-    loaded."""
+    """What this machine's target can tell: whether somebody carries wishes out, the replicas, what its pools have loaded,
+    and what a version runs on with an engine, or with the one that would be chosen."""
 
     running: Callable[[], bool]
     replicas: Callable[[], list[Replica]]
     loaded: Callable[[], Collection[tuple[str, str, str]]] = tuple  # environment, model, version; on demand
+    engine: Callable[[ModelVersion, str | None], dict[str, str]] = lambda version, _: engine_of(version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class DeploymentManager:
             ModelClient(url, f"{version.name}:production") as now,
         ):
             checks = Validation(version, suite, there, now if serves else None).run()
-        report = Report(str(version.ref), suite.name, str(suite.digest), engine_of(version), checks)
+        engine = self._local.engine(version, self._engine_in_staging(version))
+        report = Report(str(version.ref), suite.name, str(suite.digest), engine, checks)
         self._keep(version, suite, report)
         return report
 
@@ -263,23 +265,34 @@ class DeploymentManager:
 
     def _proof(self, version: ModelVersion, suite: Suite | None) -> str:
         """The key of evidence that permits promotion: the newest of every suite on this engine must have passed."""
+        engine = self._local.engine(version, None)
         found = {
             key: evidence
             for key, evidence in self._evidence.newest(version.ref).items()
             if evidence.digest == str(version.digest)
-            and evidence.engine == engine_of(version)
+            and evidence.engine == engine
             and (suite is None or evidence.suite == str(suite.digest))
         }
         if not found:
             report = self.run_validation_tests(version.name, str(version.version), suite=suite)
             if not report:
                 raise ValidationFailed(f"{version.ref} failed: {report.failures}", remedy=_MEND)
+            if report.engine != engine:
+                raise Refused(
+                    f"{version.ref} was validated on {_said(report.engine)}; production would run {_said(engine)}",
+                    remedy=f"stage it again with `modelyard stage {version.name}:{version.version}`",
+                )
             return _key(suite or DEFAULT, report.engine)
         failed = next(((key, e) for key, e in found.items() if not e.passed), None)
         if failed:
             checks = "; ".join(f"{c['name']}: {c['detail']}" for c in failed[1].checks if not c["passed"])
             raise ValidationFailed(f"{version.ref} failed {failed[0]}: {checks}", remedy=_MEND)
         return sorted(found)[0]
+
+    def _engine_in_staging(self, version: ModelVersion) -> str | None:
+        """The engine of the replicas that answer there, as far as this machine knows."""
+        found = (r for r in self._local.replicas() if (r.environment, r.model) == ("staging", version.name))
+        return next((r.engine for r in found if r.pin == _pin(version) and r.state == "ready" and r.engine), None)
 
     def _keep(self, version: ModelVersion, suite: Suite, report: Report) -> None:
         checks = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in report.checks]
@@ -317,7 +330,8 @@ _MEND = "mend the model and validate it again, name the suite that counts with -
 
 
 def engine_of(model: ModelVersion) -> dict[str, str]:
-    """What a version runs on: engine, its version, the precision, the class of device."""
+    """What a version runs on in the engines that are part of modelyard: engine, its version, the precision, the class
+    of device."""
     engine, library = _LIBRARIES.get(model.model.format or "", ("pytorch", "torch"))
     try:
         release = version(library)
@@ -325,6 +339,10 @@ def engine_of(model: ModelVersion) -> dict[str, str]:
         release = "unknown"
     precision = model.model.quantization or model.model.dtype or "unknown"
     return {"engine": engine, "version": f"{library} {release}", "precision": precision, "device": "cpu"}
+
+
+def _said(engine: dict[str, str]) -> str:
+    return f"{engine['engine']} ({engine['version']}, {engine['precision']}, {engine['device']})"
 
 
 def _key(suite: Suite, engine: dict[str, str]) -> str:

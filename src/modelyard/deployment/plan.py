@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from modelyard.repository import Deployment, Pin
 
+HOST = "127.0.0.1"
 CRASHES_ALLOWED = 1  # in one rollout; one may be bad luck, two are the version's fault
 CRASH_MEMORY_S = 300.0
 _BACKOFF_MAX_S = 30.0
@@ -22,8 +23,9 @@ ReplicaState = Literal["starting", "ready", "stopping", "exited"]
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One observed replica. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it
-    requests; `unrouted_s`: seconds since it has confirmed that it does not, None while it might.
+    """One observed replica, which takes requests at `host` and `port`; `internal_name` is what its engine insists on as
+    their `model`. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it requests;
+    `unrouted_s`: seconds since it has confirmed that it does not, None while it might.
 
     One `on_demand` is no process of its own but a version's place in the environment's pool, ready once it was loaded
     there; there is one of a version at most.
@@ -38,6 +40,9 @@ class Replica:
     since_s: float
     port: int
     keeps_connections: bool = True
+    host: str = HOST
+    engine: str = ""
+    internal_name: str | None = None
     routed: bool = False
     unrouted_s: float | None = None
     in_flight: int = 0

@@ -16,7 +16,7 @@ from threading import Event
 from typing import Protocol
 
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
-from modelyard.deployment.routing import HOST, Deployments, route_table
+from modelyard.deployment.routing import Deployments, route_table
 from modelyard.deployment.wanted import Newest, Reader, Wanted
 from modelyard.errors import ModelyardError, StoreError
 from modelyard.gateway.routes import RouteTable
@@ -148,7 +148,7 @@ class Reconciler:
         seen = []
         for r in replicas:
             since = self._unrouted.get(r.id)
-            in_flight = sum(count for (_, host, port), count in busy.items() if (host, port) == (HOST, r.port))
+            in_flight = sum(count for (_, host, port), count in busy.items() if (host, port) == (r.host, r.port))
             unrouted_s = None if since is None else now - since
             seen.append(replace(r, routed=r.id in self._routed, unrouted_s=unrouted_s, in_flight=in_flight))
         return seen

@@ -13,8 +13,6 @@ from modelyard.gateway.routes import Backend, Endpoint, Route, RouteTable
 from modelyard.refs import ModelRef
 from modelyard.repository import Deployment, Pin
 
-HOST = "127.0.0.1"
-
 Deployments = Mapping[str, Mapping[str, Deployment]]  # environment → model → deployment
 Tags = Mapping[str, Mapping[str, str]]  # model → tag → version
 NO_TAGS: Tags = {}
@@ -73,9 +71,23 @@ def _weights(
 
 
 def _backend(environment: str, model: str, pin: Pin, own: Sequence[Replica], routed: frozenset[str]) -> Backend:
-    endpoints = tuple(Endpoint(HOST, r.port, draining=r.id not in routed) for r in own)
-    keeps_connections = all(r.keeps_connections for r in own)
-    return Backend(environment, model, _label(model, pin), endpoints, keeps_connections=keeps_connections)
+    return Backend(
+        environment,
+        model,
+        _label(model, pin),
+        _endpoints(own, routed),
+        keeps_connections=all(r.keeps_connections for r in own),
+        internal_name=next((r.internal_name for r in own), None),
+    )
+
+
+def _endpoints(replicas: Sequence[Replica], routed: frozenset[str]) -> tuple[Endpoint, ...]:
+    """Each address once: several replicas may be versions in one engine that runs on its own. It drains when all do."""
+    found: dict[tuple[str, int], bool] = {}
+    for replica in replicas:
+        address = replica.host, replica.port
+        found[address] = found.get(address, True) and replica.id not in routed
+    return tuple(Endpoint(host, port, draining) for (host, port), draining in found.items())
 
 
 def _pooled(environment: str, model: str, pin: Pin, pool: Endpoint | None) -> Backend:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,10 @@ class NotReachable(Unavailable):
     """Nobody listens at the engine's address."""
 
 
+class StreamBroken(EngineError):
+    """A streamed answer ended before its end."""
+
+
 @dataclass(frozen=True)
 class Client:
     """The client of one engine; connections are kept between requests. `start` says how to have the engine running."""
@@ -40,12 +46,47 @@ class Client:
 
     def post(self, path: str, document: dict[str, Any]) -> Any:
         """The JSON answer. Raises NotReachable, Unavailable, NotFound, InvalidInput or EngineError."""
+        return self._json(self.send("POST", path, as_json(document)))
+
+    def get(self, path: str) -> Any:
+        """The JSON answer. Raises as `post` does."""
+        return self._json(self.send("GET", path))
+
+    def send(self, method: str, path: str, content: bytes | Iterable[bytes] | None = None) -> httpx.Response:
+        """The whole answer, which is no error. Raises as `post` does."""
+        with self._telling():
+            response = self._http.request(method, path, content=content, headers=_JSON)
+        self._refuse(response)
+        return response
+
+    def lines(self, path: str, document: dict[str, Any]) -> Iterator[str]:
+        """The answer line by line, as it comes. Raises as `post` does, and StreamBroken once the answer has begun.
+
+        Who stops before its end closes the connection, which tells the engine to stop too.
+        """
+        import httpx
+
+        content = as_json(document)
+        with self._telling(), self._http.stream("POST", path, content=content, headers=_JSON) as response:
+            if response.is_error:
+                response.read()
+                self._refuse(response)
+            try:
+                yield from response.iter_lines()
+            except httpx.TimeoutException:
+                raise
+            except httpx.HTTPError as error:
+                raise self.broken(str(error)) from error
+
+    def broken(self, why: str) -> StreamBroken:
+        return StreamBroken(f"{self.engine} at {self.url} broke the stream off: {why}", remedy="ask again")
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         import httpx
 
         try:
-            response = self._http.post(path, json=document)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"the request can't be written as JSON: {error}") from error
+            yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotReachable(f"no {self.engine} answers at {self.url}", remedy=self.start) from error
         except httpx.UnsupportedProtocol as error:
@@ -57,12 +98,13 @@ class Client:
             ) from error
         except httpx.HTTPError as error:
             raise EngineError(f"{self.engine} at {self.url} cut the connection: {error}") from error
-        return self._answer(response)
 
-    def _answer(self, response: httpx.Response) -> Any:
+    def _refuse(self, response: httpx.Response) -> None:
         if response.is_error:
             kind = _ERRORS.get(response.status_code, EngineError)
             raise kind(f"{self.engine} at {self.url} answered {response.status_code}: {message_of(response.text)}")
+
+    def _json(self, response: httpx.Response) -> Any:
         try:
             return response.json()
         except ValueError as error:
@@ -85,20 +127,29 @@ class Client:
         return http
 
 
-def post_openai(client: Client, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
-    """A request in OpenAI's shape to the endpoint that its keys call for."""
-    paths = {"messages": "/v1/chat/completions", "prompt": "/v1/completions", "input": "/v1/embeddings"}
-    return as_object(client.post(path_for(paths, request), {**request, "model": model_name}))
+_JSON = {"content-type": "application/json"}
+
+
+def as_json(document: dict[str, Any]) -> bytes:
+    """Raises InvalidInput for what JSON can't hold."""
+    try:
+        return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the request can't be written as JSON: {error}") from error
 
 
 def path_for(paths: dict[str, str], request: dict[str, Any]) -> str:
-    """The path of the first key that the request has. Raises InvalidInput, also for a request to stream."""
-    if request.get("stream"):
-        raise InvalidInput("predict gives whole answers", remedy="stream from /v1/chat/completions of the gateway")
+    """The path of the first key that the request has. Raises InvalidInput."""
     for key, path in paths.items():
         if key in request:
             return path
     raise InvalidInput(f"the request has none of the keys {', '.join(paths)}")
+
+
+def refuse_stream(request: dict[str, Any]) -> None:
+    """Raises InvalidInput for a request to stream where a whole answer is to come."""
+    if request.get("stream"):
+        raise InvalidInput("predict gives whole answers", remedy="call stream instead")
 
 
 def as_object(answer: Any) -> dict[str, Any]:

@@ -10,12 +10,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from modelyard.engines.http import Client, post_openai
+from modelyard.engines import openai
+from modelyard.engines.engine import Serves
+from modelyard.engines.http import Client
 from modelyard.engines.listening import bind
 from modelyard.errors import InvalidInput, MissingExtra, ModelyardError
+from modelyard.refs import ModelRef
 from modelyard.settings import ServingSettings
 
 PARALLEL = 4
@@ -27,9 +31,11 @@ IDLE_BEFORE_EXIT_S = 0.5
 
 
 class LlamaCppServer:
-    """`predict` takes OpenAI's requests: `messages`, `prompt` or `input`."""
+    """`predict` and `stream` take OpenAI's requests: `messages` or `prompt`; `predict` also `input`."""
 
     name: ClassVar[str] = "llamacpp"
+    serves: ClassVar[tuple[Serves, ...]] = (Serves(frozenset({"gguf"})),)
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = False  # it closes them after a stream, without saying so
 
@@ -37,7 +43,14 @@ class LlamaCppServer:
         self._client = Client("llama.cpp", url, "start it with `modelyard up` or `modelyard serve`", timeout_s)
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
-        return post_openai(self._client, model_name, request)
+        return openai.post(self._client, model_name, request)
+
+    def stream(self, model_name: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return openai.stream(self._client, model_name, request)
+
+    @staticmethod
+    def internal_name(ref: ModelRef) -> str | None:  # noqa: ARG004 - it serves one model, whatever it is called
+        return None
 
 
 def run(folder: Path, *, model_name: str, host: str, port: int, settings: ServingSettings) -> int:

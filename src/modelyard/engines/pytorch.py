@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from modelyard.engines.http import Client, as_object, post_openai, quoted
+from modelyard.engines import openai, v2
+from modelyard.engines.engine import Serves
+from modelyard.engines.http import Client
+from modelyard.refs import ModelRef
 
 
 class PyTorchServer:
     """`predict` takes v2 requests (`inputs`), embeddings (`input`), and any other object for TorchServe's handlers."""
 
     name: ClassVar[str] = "pytorch"
+    # A line for each of serving.runtimes.RUNTIMES; a test holds that.
+    serves: ClassVar[tuple[Serves, ...]] = (
+        Serves(frozenset({"onnx"})),
+        Serves(frozenset({"sentence-transformers"})),
+        Serves(frozenset({"torchscript"})),
+    )
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
     ready_path: ClassVar[str] = "/v2/health/ready"
     keeps_connections: ClassVar[bool] = True
 
@@ -19,9 +29,11 @@ class PyTorchServer:
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         if "inputs" in request:
-            return as_object(self._client.post(f"/v2/models/{quoted(model_name)}/infer", request))
+            return v2.infer(self._client, model_name, request)
         if "input" in request:
-            return post_openai(self._client, model_name, request)
-        answer = self._client.post(f"/predictions/{quoted(model_name)}", request)
-        # TorchServe's handlers may answer with any JSON value.
-        return answer if isinstance(answer, dict) else {"predictions": answer}
+            return openai.post(self._client, model_name, request)
+        return v2.predictions(self._client, model_name, request)
+
+    @staticmethod
+    def internal_name(ref: ModelRef) -> str | None:  # noqa: ARG004 - it goes by the name that was asked for
+        return None

@@ -1,16 +1,33 @@
-"""vLLM, through its OpenAI-compatible API."""
+"""vLLM: the client of a running one, and `run`, which turns this process into one.
+
+vLLM is installed in an environment of its own and known by its command. Source of the options: `vllm serve --help`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
-from modelyard.engines.http import Client, post_openai
+from modelyard.engines import openai
+from modelyard.engines.engine import TEXT_GENERATION, Serves
+from modelyard.engines.http import Client
+from modelyard.errors import Unavailable
+from modelyard.refs import ModelRef
+
+_QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
 class VLLMServer:
-    """`predict` takes OpenAI's requests: `messages`, `prompt` or `input`."""
+    """`predict` and `stream` take OpenAI's requests: `messages` or `prompt`; `predict` also `input`."""
 
     name: ClassVar[str] = "vllm"
+    serves: ClassVar[tuple[Serves, ...]] = (
+        Serves(frozenset({"transformers"}), frozenset({TEXT_GENERATION, "feature-extraction"})),
+    )
+    devices: ClassVar[tuple[str, ...]] = ("cuda", "rocm", "cpu")
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = True
 
@@ -18,4 +35,49 @@ class VLLMServer:
         self._client = Client("vLLM", url, "start it with `vllm serve`, or set engines.vllm_url", timeout_s)
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
-        return post_openai(self._client, model_name, request)
+        return openai.post(self._client, model_name, request)
+
+    def stream(self, model_name: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return openai.stream(self._client, model_name, request)
+
+    @staticmethod
+    def internal_name(ref: ModelRef) -> str | None:
+        return ref.name
+
+
+def program(command: str) -> str:
+    """The path of vLLM's command. Raises Unavailable."""
+    found = shutil.which(Path(command).expanduser())
+    if found is None:
+        raise Unavailable(f"there is no program {command}", remedy="set engines.vllm_command to vLLM's")
+    return found
+
+
+def run(
+    command: Sequence[str], folder: Path, *, names: Sequence[str], host: str, port: int, drain_s: float
+) -> NoReturn:
+    """Becomes vLLM on the folder's model: signals reach it, and it finishes its requests before it ends.
+
+    `command` is its program with options of one's own. It answers to each of `names`; the first stands in its
+    answers, and all of them in the process list.
+    """
+    path, *options = program(command[0]), *command[1:]
+    argv = [path, "serve", str(folder), "--shutdown-timeout", str(max(1, round(drain_s))), *options]
+    argv += ["--host", host, "--port", str(port), "--served-model-name", *names]
+    os.execve(path, argv, _QUIET | os.environ)  # noqa: S606 - no shell is what is wanted
+
+
+def dtype(options: Sequence[str]) -> str | None:
+    """The precision that options ask for."""
+    for option, following in zip(options, (*options[1:], None), strict=True):
+        name, equals, value = option.partition("=")
+        if name == "--dtype":
+            return value if equals else following
+    return None
+
+
+def release(command: str) -> str | None:
+    """The version that is installed beside the command; asking vLLM itself takes many seconds."""
+    library = Path(program(command)).resolve().parent.parent / "lib"
+    found = sorted(library.glob("python3*/site-packages/vllm-*.dist-info"))
+    return found[0].name.removeprefix("vllm-").removesuffix(".dist-info") if found else None

@@ -45,11 +45,15 @@ _LOGS_KEPT = 20  # of one model, those of running replicas not counted
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How a replica is started, the path that answers 200 once it can take requests, and whether it keeps connections
-    open from one request to the next."""
+    open from one request to the next. `endpoint` is where requests go when that is not the replica's own port;
+    `internal_name` what `engine` insists on as their `model`."""
 
     argv: list[str]
     ready_path: str
     keeps_connections: bool = True
+    engine: str = ""
+    endpoint: tuple[str, int] | None = None
+    internal_name: str | None = None
 
 
 # (exact reference, replica id, port); the id must stand in argv, it is how the process is known again.
@@ -106,6 +110,9 @@ class LocalTarget:
             digest=str(ref.digest),
             rollout=rollout,
             keeps_connections=launch.keeps_connections,
+            engine=launch.engine,
+            endpoint=launch.endpoint,
+            internal_name=launch.internal_name,
         )
         self._begin(record, launch)
 

@@ -8,7 +8,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from modelyard.deployment.plan import Replica, ReplicaState
+from modelyard.deployment.plan import HOST, Replica, ReplicaState
 from modelyard.deployment.pools import PoolProcess
 from modelyard.refs import Digest, Version
 from modelyard.repository import Pin
@@ -17,7 +17,8 @@ from modelyard.repository import Pin
 @dataclass(frozen=True, slots=True)
 class Record:
     """A replica as its file has it; times in seconds since 1970. `pid` is None between the writing of the record and
-    the start of the process. `error` says why it was ended, or what it said last. A pool's process has no model."""
+    the start of the process. `endpoint` is where requests go if that is not `port` of this machine. `error` says why it
+    was ended, or what it said last. A pool's process has no model."""
 
     id: str
     environment: str
@@ -29,6 +30,9 @@ class Record:
     digest: str = ""
     rollout: str = ""
     keeps_connections: bool = True
+    engine: str = ""
+    endpoint: tuple[str, int] | None = None
+    internal_name: str | None = None
     pid: int | None = None
     ready: float | None = None
     stopping: float | None = None
@@ -37,6 +41,7 @@ class Record:
 
     def replica(self) -> Replica:
         state, since = self._state()
+        host, port = self.endpoint or (HOST, self.port)
         return Replica(
             id=self.id,
             environment=self.environment,
@@ -45,8 +50,11 @@ class Record:
             rollout=self.rollout,
             state=state,
             since_s=time.time() - since,
-            port=self.port,
+            port=port,
+            host=host,
             keeps_connections=self.keeps_connections,
+            engine=self.engine,
+            internal_name=self.internal_name,
             error=self.error if state == "exited" else "",
         )
 
