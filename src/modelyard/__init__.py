@@ -29,6 +29,7 @@ _PUBLIC = {
     "Report": "modelyard.deployment",
     "S3": "modelyard.store",
     "Suite": "modelyard.deployment",
+    "TorchServeServer": "modelyard.engines",
     "VLLMServer": "modelyard.engines",
     "Version": "modelyard.refs",
     "Yard": "modelyard.yard",
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from modelyard.configuration import ConfigurationManager
     from modelyard.deployment import DeploymentManager, Report, Suite, read_suite
     from modelyard.embeddings import EmbeddingManager
-    from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, VLLMServer
+    from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, TorchServeServer, VLLMServer
     from modelyard.errors import ModelyardError
     from modelyard.gateway.inference import InferenceGateway
     from modelyard.importer import ModelImporter
@@ -72,6 +73,7 @@ __all__ = [
     "PyTorchServer",
     "Report",
     "Suite",
+    "TorchServeServer",
     "VLLMServer",
     "Version",
     "Yard",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from modelyard.configuration import ConfigurationManager
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import ModelRef
-from modelyard.repository import Inspection, ModelRepository
+from modelyard.repository import Inspection, ModelRepository, Pin
 from modelyard.repository.index import Index
 from modelyard.settings import STORE_FOLDER, Settings, load_settings
 from modelyard.store import Cache, Store, open_store
@@ -205,8 +205,11 @@ class Yard:
         return Gateway(self.run_folder(self.store) / "gateway", self.settings.gateway).statistics()
 
     def engine_of(self, ref: str) -> str:
-        """The engine of a version. Raises NotFound when there is none, InvalidInput when no engine is ours."""
-        return self.launching.choose(self.repository.resolve(ref))
+        """The engine that runs a version here, else the one that would. Raises NotFound, InvalidInput."""
+        version = self.repository.resolve(ref)
+        pin = Pin(version.version, version.digest)
+        there = (r.engine for r in self.local_target.peek() if (r.model, r.pin) == (version.name, pin))
+        return next(filter(None, there), None) or self.launching.choose(version)
 
     def serve(
         self,
@@ -246,13 +249,12 @@ class Yard:
     def serve_on_demand(self, refs: Sequence[str], *, host: str, port: int) -> int:
         """The same for models that are loaded at their first request and unloaded when they are idle."""
         from modelyard.deployment.shelves import FixedShelf
-        from modelyard.engines import engine_for
         from modelyard.serving.server import run_pool
 
         versions = [self.repository.resolve(ref) for ref in refs]
         for version in versions:
             self.signatures.require(version, None)
-            if engine_for(version.model) != "pytorch":
+            if self.launching.choose(version) != "pytorch":
                 raise InvalidInput(
                     f"{version.name}:{version.version} needs a process of its own", remedy="serve it alone"
                 )

@@ -101,6 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.ollama.asked.append((self.path, str(document.get("model"))))
         if self.path == "/api/create":
             self._create(document)
+        elif not isinstance(document.get("options", {}), dict):
+            self._json({"error": "json: cannot unmarshal options"}, 400)
         elif _full(str(document.get("model"))) not in self.ollama.models:
             self._json(_missing(document.get("model")), 404)
         elif self.path == "/api/show":

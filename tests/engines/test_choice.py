@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from modelyard.engines import ENGINES, choose
@@ -80,3 +82,12 @@ def test_a_refusal_names_what_was_considered(
 def test_the_pytorch_server_says_what_its_runtimes_can_load() -> None:
     formats = {found for serves in ENGINES["pytorch"].serves for found in serves.formats}
     assert formats == set(RUNTIMES)
+
+
+def test_the_page_on_engines_says_what_they_serve() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    rows = {cells[1].strip(" `"): cells for line in page.splitlines() if (cells := line.split("|"))[0] == "" != line}
+    for name, engine in ENGINES.items():
+        assert rows[name][3].strip() == ", ".join(engine.devices)
+        if engine.serves:
+            assert rows[name][2].strip() == ", ".join(str(each) for each in engine.serves)

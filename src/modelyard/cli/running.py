@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from modelyard.cli.context import Json, Reference, log_to_stderr, print_json, yard_of
-from modelyard.configuration.sections import EngineName
 from modelyard.errors import EngineError, InvalidInput, NotFound, Unavailable
 
 
@@ -32,7 +31,8 @@ def serve(
         float | None, typer.Option(metavar="SECONDS", help="The same, and unload what is idle for so long.")
     ] = None,
     engine: Annotated[
-        EngineName | None, typer.Option(metavar="ENGINE", help="The engine, instead of the one chosen by the rule.")
+        Literal["vllm", "ollama", "llamacpp", "pytorch"] | None,
+        typer.Option(metavar="ENGINE", help="The engine, instead of the one chosen by the rule."),
     ] = None,
     pool: Annotated[str | None, typer.Option(hidden=True)] = None,
     replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # seen in the process list

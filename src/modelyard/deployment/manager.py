@@ -207,7 +207,7 @@ class DeploymentManager:
         return rows
 
     def _need_pool(self, ref: ModelRef) -> None:
-        engine = engine_of(self.repo.resolve(ref))["engine"]
+        engine = self._local.engine(self.repo.resolve(ref), None)["engine"]
         if engine != "pytorch":
             raise Refused(
                 f"{ref.name}:{ref.version} runs on {engine}, which needs a process for each model",
