@@ -35,8 +35,8 @@ _LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntim
 
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
-    """What this machine's target can tell: whether somebody carries wishes out, the replicas, what its pools have loaded,
-    and what a version runs on with an engine, or with the one that would be chosen."""
+    """What this machine's target can tell: whether somebody carries wishes out, the replicas, what its pools have
+    loaded, and what a version runs on with an engine, or with the one that would be chosen."""
 
     running: Callable[[], bool]
     replicas: Callable[[], list[Replica]]

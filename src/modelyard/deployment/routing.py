@@ -25,7 +25,7 @@ def route_table(
     backends: list[Backend] = []
     routes: list[Route] = []
     versions: dict[str, tuple[bool, str]] = {}  # name:version → (has a ready replica, backend)
-    pools = {r.environment: Endpoint(HOST, r.port) for r in replicas if r.on_demand and r.state == "ready"}
+    pools = {r.environment: Endpoint(r.host, r.port) for r in replicas if r.on_demand and r.state == "ready"}
     for environment in sorted(deployments):  # production comes before staging
         for model, deployment in sorted(deployments[environment].items()):
             there = [r for r in replicas if (r.environment, r.model) == (environment, model) and r.state == "ready"]
