@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +18,18 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import ModelRef
 from modelyard.repository import Inspection, ModelRepository
 from modelyard.repository.index import Index
-from modelyard.settings import STORE_FOLDER, Settings, load_settings
+from modelyard.settings import SECRET_VARIABLES, STORE_FOLDER, Settings, load_settings
 from modelyard.store import Cache, Store, open_store
 
 if TYPE_CHECKING:
+    from modelyard.access.access import Access
     from modelyard.deployment import DeploymentManager, LocalStatus
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.embeddings import EmbeddingManager
     from modelyard.engines import Engine
     from modelyard.gateway.statistics import Statistics
+    from modelyard.gateway.routes import RouteTable
     from modelyard.importer import ModelImporter
     from modelyard.repository.manifest import ModelVersion
     from modelyard.repository.signatures import Signatures
@@ -109,6 +112,13 @@ class Yard:
             self.store, trusted=rules.trusted_keys, required=rules.require_signature, user=self.settings.user
         )
 
+    @cached_property
+    def access(self) -> Access:
+        """Who may ask for what."""
+        from modelyard.access.access import Access
+
+        return Access(self.store, self.settings)
+
     def inspect(self, files: Sequence[File]) -> Inspection:
         """What the importer's inspectors say about a model's files."""
         from modelyard.importer.inspect import inspect_files
@@ -121,12 +131,16 @@ class Yard:
         from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, VLLMServer
 
         own, engines = self.settings.gateway.url, self.settings.engines
-        timeout = engines.timeout_s
+        timeout, token = engines.timeout_s, self.settings.token
         servers: dict[str, Engine] = {
             "vllm": VLLMServer(engines.vllm_url, timeout_s=timeout),
             "ollama": OllamaServer(engines.ollama_url, timeout_s=timeout),
-            "llamacpp": LlamaCppServer(engines.llamacpp_url or own, timeout_s=timeout),
-            "pytorch": PyTorchServer(engines.pytorch_url or own, timeout_s=timeout),
+            "llamacpp": LlamaCppServer(
+                engines.llamacpp_url or own, timeout_s=timeout, token=None if engines.llamacpp_url else token
+            ),
+            "pytorch": PyTorchServer(
+                engines.pytorch_url or own, timeout_s=timeout, token=None if engines.pytorch_url else token
+            ),
         }
         return servers, self.settings.env, self._task
 
@@ -172,7 +186,8 @@ class Yard:
         from modelyard.gateway import Gateway
 
         folder, serving = self.run_folder(self.store), self.settings.serving
-        target, gateway = self._local_target(folder), Gateway(folder / "gateway", self.settings.gateway)
+        target = self._local_target(folder)
+        gateway = Gateway(folder / "gateway", self.settings.gateway, issuer=self.access.issuer)
         limits = Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s)
         reconciler = Reconciler(
             environments=[self.repository.environment(name) for name in ("production", "staging")],
@@ -181,6 +196,7 @@ class Yard:
             limits=limits,
             user=self.settings.user,
             tags=self.repository.version_tags,
+            guard=self._guard(),
         )
         return Controller(folder, reconciler, target, gateway, companions=companions)
 
@@ -195,6 +211,14 @@ class Yard:
         from modelyard.engines import engine_for
 
         return engine_for(self.repository.resolve(ref).model)
+
+    def _guard(self) -> Callable[[RouteTable], RouteTable]:
+        """Says of a route table who may use it, and how often."""
+        from modelyard.access import Fresh
+
+        rules = self.access.rules(self.settings.gateway.host)
+        limits = Fresh(lambda: self.configuration.parsed("rate-limits"))
+        return lambda table: replace(table, access=rules(), limits=limits())
 
     def serve(self, refs: Sequence[str], *, host: str, port: int, environment: str | None = None) -> int:
         """Serve models in this process, with the engine their format needs, until SIGTERM. Returns the exit code.
@@ -252,7 +276,7 @@ class Yard:
         from modelyard.deployment.targets.local import LocalTarget
 
         rules = self.settings.security
-        environ = os.environ | {
+        environ = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES} | {
             "MODELYARD_STORE": self.store.url,
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),

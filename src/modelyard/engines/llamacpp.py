@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import SecretStr
+
 from modelyard.engines.http import Client, post_openai
 from modelyard.engines.listening import bind
 from modelyard.errors import InvalidInput, MissingExtra, ModelyardError
@@ -33,8 +35,8 @@ class LlamaCppServer:
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = False  # it closes them after a stream, without saying so
 
-    def __init__(self, url: str, *, timeout_s: float = 300) -> None:
-        self._client = Client("llama.cpp", url, "start it with `modelyard up` or `modelyard serve`", timeout_s)
+    def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
+        self._client = Client("llama.cpp", url, "start it with `modelyard up` or `modelyard serve`", timeout_s, token)
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         return post_openai(self._client, model_name, request)
