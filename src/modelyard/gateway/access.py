@@ -58,17 +58,10 @@ def filters(access_path: str) -> tuple[list[Document], list[Document]]:
 
 def refusals() -> list[tuple[Document, Problem, dict[str, str]]]:
     """Conditions on Envoy's own answers, what is said instead, and with which headers."""
-    revoked = {
-        "name": "envoy.access_loggers.extension_filters.cel",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-            "expression": f"response.code_details.contains('[{_REVOKED}]')",
-        },
-    }
     return [
-        ({"extension_filter": revoked}, REVOKED, _WWW_AUTHENTICATE),
-        (_status(401), UNAUTHORIZED, _WWW_AUTHENTICATE),
-        (_status(403), FORBIDDEN, {}),
+        (_details(f"contains('[{_REVOKED}]')"), REVOKED, _WWW_AUTHENTICATE),
+        (_details("startsWith('jwt_authn_access_denied')"), UNAUTHORIZED, _WWW_AUTHENTICATE),
+        (_details("startsWith('rbac_access_denied')"), FORBIDDEN, {}),
     ]
 
 
@@ -233,6 +226,8 @@ def _tokens_off() -> Document:
     return {"@type": f"{_FILTERS}.jwt_authn.v3.PerRouteConfig", "disabled": True}
 
 
-def _status(code: int) -> Document:
-    comparison = {"op": "EQ", "value": {"default_value": code, "runtime_key": "modelyard.unset"}}
-    return {"status_code_filter": {"comparison": comparison}}
+def _details(condition: str) -> Document:
+    """A condition on what Envoy notes as the reason of an answer."""
+    kind = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    config = {"@type": kind, "expression": f"response.code_details.{condition}"}
+    return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": config}}
