@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -45,6 +46,14 @@ SECRET_VARIABLES = {"MODELYARD_TOKEN", "MODELYARD_ACCESS__SIGNING_KEY"}
 
 def _size(value: Any) -> Any:
     return None if value in (0, "0") or (isinstance(value, str) and value.strip().lower() == "none") else value
+
+
+def _one_word(value: SecretStr) -> SecretStr:
+    """What goes into a header; a file's last line break does not."""
+    text = value.get_secret_value().strip()
+    if not text.isascii() or not text.isprintable() or " " in text or not text:
+        raise ValueError("it is no token")
+    return SecretStr(text)
 
 
 class _Section(BaseModel):
@@ -229,7 +238,7 @@ class Settings(BaseSettings):
         default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
         description="who the journals say made a change",
     )
-    token: SecretStr | None = Field(
+    token: Annotated[SecretStr, AfterValidator(_one_word)] | None = Field(
         None, description="the token that this machine's commands send to the gateway, where access is on"
     )
     storage: StorageSettings = StorageSettings()

@@ -108,14 +108,14 @@ class AccessJournal:
 
     def create(self, name: str, role: Role, models: tuple[str, ...], lifetime_s: int) -> tuple[str, Claims]:
         """A new token, and what it says. Raises NotFound without a signing key, Conflict if that one doesn't count."""
-        key = self._keys.load()
+        name, key = parse_name(name), self._keys.load()
         if key.public.kid not in self.read().keys:
             raise Conflict(
                 f"the signing key of this machine, {key.public.kid}, does not count here",
                 remedy="`modelyard token init` turns access on, `modelyard token rotate` adds the key",
             )
         now = int(self._clock())
-        claims = Claims(uuid.uuid4().hex[:16], parse_name(name), role, models, now, now + lifetime_s)
+        claims = Claims(uuid.uuid4().hex[:16], name, role, models, now, now + lifetime_s)
         token = issue(claims, key)
         record = TokenRecord(name, role, models, key.public.kid, self._now(), self._user, claims.expires)
         self._update(
