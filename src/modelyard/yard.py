@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.embeddings import EmbeddingManager
     from modelyard.engines import Engine
-    from modelyard.gateway.statistics import Statistics
     from modelyard.gateway.routes import RouteTable
+    from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
     from modelyard.repository.manifest import ModelVersion
     from modelyard.repository.signatures import Signatures
