@@ -10,10 +10,20 @@ import os
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -29,10 +39,21 @@ from modelyard.errors import SettingsError
 FILE_NAME = "modelyard.toml"
 STORE_FOLDER = ".modelyard"
 Environment = Literal["development", "production"]
+Role = Literal["viewer", "caller", "deployer", "admin"]
+_SECRET = {"token", "access.signing_key"}
+SECRET_VARIABLES = {"MODELYARD_TOKEN", "MODELYARD_ACCESS__SIGNING_KEY"}
 
 
 def _size(value: Any) -> Any:
     return None if value in (0, "0") or (isinstance(value, str) and value.strip().lower() == "none") else value
+
+
+def _one_word(value: SecretStr) -> SecretStr:
+    """What goes into a header; a file's last line break does not."""
+    text = value.get_secret_value().strip()
+    if not text.isascii() or not text.isprintable() or " " in text or not text:
+        raise ValueError("it is no token")
+    return SecretStr(text)
 
 
 class _Section(BaseModel):
@@ -153,6 +174,46 @@ class SecuritySettings(_Section):
     )
 
 
+class AccessSettings(_Section):
+    """Access by token; `modelyard token init` turns it on."""
+
+    open: bool = Field(
+        False,
+        description="whether the gateway and the API may listen beyond this machine while access is off, because "
+        "something of yours before them checks who asks",
+    )
+    signing_key: SecretStr | None = Field(
+        None, description="the key that signs tokens, Ed25519 in PEM; set it by its variable, or use a file"
+    )
+    signing_key_file: Path | None = Field(
+        None, description="the file with that key; unset: one for each store in `~/.config/modelyard/keys`"
+    )
+    oidc_issuer: str | None = Field(None, description="an OpenID Connect issuer whose tokens are taken too")
+    oidc_jwks_uri: str | None = Field(
+        None, pattern=r"^https?://[^/@]+/.*$", description="where the issuer publishes its keys"
+    )
+    oidc_audience: tuple[str, ...] = Field((), description="audiences, one of which the issuer's tokens must name")
+    oidc_roles: dict[str, Role] = Field(
+        default_factory=dict,
+        description='which role a value of the role claim gives: `{"ml-team": "deployer", "staff": "caller"}`',
+    )
+    oidc_role_claim: str = Field(
+        "roles", min_length=1, description="the claim with the roles or groups; `realm_access.roles` for nested ones"
+    )
+    oidc_models_claim: str | None = Field(
+        None, min_length=1, description="the claim with the models that a token is good for; unset: all"
+    )
+    oidc_ca_file: Path | None = Field(
+        None, description="the certificates that the issuer's own must descend from; unset: the public ones"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.oidc_issuer and not (self.oidc_jwks_uri and self.oidc_audience and self.oidc_roles):
+            raise ValueError("oidc_issuer needs oidc_jwks_uri, oidc_audience and oidc_roles, too")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings. Build it with `load_settings`; it can't be changed afterwards."""
 
@@ -187,6 +248,9 @@ class Settings(BaseSettings):
         default_factory=lambda: f"{getpass.getuser()}@{socket.gethostname()}",
         description="who the journals say made a change",
     )
+    token: Annotated[SecretStr, AfterValidator(_one_word)] | None = Field(
+        None, description="the token that this machine's commands send to the gateway, where access is on"
+    )
     storage: StorageSettings = StorageSettings()
     gateway: GatewaySettings = GatewaySettings()
     api: ApiSettings = ApiSettings()
@@ -195,6 +259,7 @@ class Settings(BaseSettings):
     deployment: DeploymentSettings = DeploymentSettings()
     scan: ScanSettings = ScanSettings()
     security: SecuritySettings = SecuritySettings()
+    access: AccessSettings = AccessSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -237,7 +302,7 @@ def _explain(error: Exception, path: Path | None) -> str:
     variable = f"MODELYARD_{key.upper().replace('.', '__')}"
     origin = variable if variable in os.environ else str(path or "the settings")
     found = first.get("input")
-    secret = first["type"] == "extra_forbidden" or isinstance(found, (dict, list))  # or what may be one
+    secret = key in _SECRET or first["type"] == "extra_forbidden" or isinstance(found, (dict, list))  # or may be one
     return f"setting {key!r} from {origin}: {first['msg']}{'' if secret else f' (found {found!r})'}"
 
 

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,16 +18,18 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import ModelRef
 from modelyard.repository import Inspection, ModelRepository, Pin
 from modelyard.repository.index import Index
-from modelyard.settings import STORE_FOLDER, Settings, load_settings
+from modelyard.settings import SECRET_VARIABLES, STORE_FOLDER, Settings, load_settings
 from modelyard.store import Cache, Store, open_store
 
 if TYPE_CHECKING:
+    from modelyard.access.access import Access
     from modelyard.deployment import DeploymentManager, LocalStatus
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
     from modelyard.deployment.targets.local import Launch, LocalTarget
     from modelyard.embeddings import EmbeddingManager
     from modelyard.gateway.inference import Parts
+    from modelyard.gateway.routes import RouteTable
     from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
     from modelyard.repository.manifest import ModelVersion
@@ -110,6 +113,13 @@ class Yard:
             self.store, trusted=rules.trusted_keys, required=rules.require_signature, user=self.settings.user
         )
 
+    @cached_property
+    def access(self) -> Access:
+        """Who may ask for what."""
+        from modelyard.access.access import Access
+
+        return Access(self.store, self.settings)
+
     def inspect(self, files: Sequence[File]) -> Inspection:
         """What the importer's inspectors say about a model's files."""
         from modelyard.importer.inspect import inspect_files
@@ -123,15 +133,18 @@ class Yard:
         from modelyard.gateway.inference import OwnGateway, Parts
 
         own, engines = self.settings.gateway.url, self.settings.engines
-        timeout = engines.timeout_s
+        timeout, token = engines.timeout_s, self.settings.token
         urls = {name: getattr(engines, f"{name}_url") or own for name in ENGINES}
         return Parts(
-            {name: ENGINES[name](url, timeout_s=timeout) for name, url in urls.items()},
+            {
+                name: ENGINES[name](url, timeout_s=timeout, token=token if url == own else None)
+                for name, url in urls.items()
+            },
             self.settings.env,
             lambda name: self.repository.resolve(name).model,
             configured=self._configured_engine,
             external=lambda name: self.configuration.parsed("external").get(name),
-            gateway=OwnGateway(own, timeout_s=timeout),
+            gateway=OwnGateway(own, timeout_s=timeout, token=token),
             addressed=frozenset(name for name in ENGINES if f"{name}_url" in engines.model_fields_set),
             timeout_s=timeout,
         )
@@ -186,7 +199,8 @@ class Yard:
         from modelyard.gateway import Gateway
 
         folder, serving = self.run_folder(self.store), self.settings.serving
-        target, gateway = self._local_target(folder), Gateway(folder / "gateway", self.settings.gateway)
+        target = self._local_target(folder)
+        gateway = Gateway(folder / "gateway", self.settings.gateway, issuer=self.access.issuer)
         limits = Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s)
         reconciler = Reconciler(
             environments=[self.repository.environment(name) for name in ("production", "staging")],
@@ -195,6 +209,7 @@ class Yard:
             limits=limits,
             user=self.settings.user,
             tags=self.repository.version_tags,
+            guard=self._guard(),
         )
         return Controller(folder, reconciler, target, gateway, companions=companions)
 
@@ -210,6 +225,14 @@ class Yard:
         pin = Pin(version.version, version.digest)
         there = (r.engine for r in self.local_target.peek() if (r.model, r.pin) == (version.name, pin))
         return next(filter(None, there), None) or self.launching.choose(version)
+
+    def _guard(self) -> Callable[[RouteTable], RouteTable]:
+        """Says of a route table who may use it, and how often."""
+        from modelyard.access import Fresh
+
+        rules = self.access.rules(self.settings.gateway.host)
+        limits = Fresh(lambda: self.configuration.parsed("rate-limits"))
+        return lambda table: replace(table, access=rules(), limits=limits())
 
     def serve(
         self,
@@ -273,7 +296,7 @@ class Yard:
         from modelyard.deployment.targets.local import LocalTarget
 
         rules = self.settings.security
-        environ = os.environ | {
+        environ = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES} | {
             "MODELYARD_STORE": self.store.url,
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),

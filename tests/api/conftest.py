@@ -20,7 +20,7 @@ from modelyard.api.app import create_app
 from modelyard.api.server import ApiServer
 from modelyard.repository import ModelVersion
 from modelyard.repository.environments import Pin
-from modelyard.settings import ApiSettings, load_settings
+from modelyard.settings import AccessSettings, ApiSettings, load_settings
 from modelyard.store import Memory, Store
 from modelyard.yard import Yard
 
@@ -51,13 +51,14 @@ Serve = Callable[..., Served]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Serves a store until the test ends; options are those of the section `api`."""
+    """Serves a store until the test ends; options are those of the section `api`, or the section `access`."""
     with ExitStack() as ending:
 
-        def start(store: Store, **options: Any) -> Served:
+        def start(store: Store, *, access: AccessSettings | None = None, **options: Any) -> Served:
             api = ApiSettings(port=free_port(), **options)
             folders = {name: tmp_path / name for name in ("cache", "state")}
-            yard = Yard(load_settings(tmp_path, api=api, user="tester", **folders), store)
+            sections = {"api": api, "access": access or AccessSettings()}
+            yard = Yard(load_settings(tmp_path, user="tester", **sections, **folders), store)
             server = ApiServer(create_app(yard), api)
             server.start()
             ending.callback(server.stop)

@@ -14,12 +14,13 @@ import pytest
 from .conftest import Cli, Result, refused
 
 HEAVY = ("torch", "boto3", "fastapi", "starlette", "numpy", "obstore", "onnxruntime", "transformers", "uvicorn")
-GROUPS = ("", "config", "embed")
+GROUPS = ("", "config", "embed", "token")
 COMMANDS = (
     *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "api"),
     *("predict", "doctor", "diff", "yank", "delete", "gc", "copy", "scan", "sign"),
     *("config get", "config set", "config unset", "config undo", "config history"),
     *("embed texts", "embed compare"),
+    *("token init", "token create", "token ls", "token revoke", "token rotate", "token off"),
     *("stage", "validate", "promote", "rollback", "undeploy", "status", "logs", "up"),
 )
 

@@ -192,10 +192,19 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def ask(self, method: str, path: str, body: object = None, content_type: str = "application/json") -> Answer:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
         """`body` is sent as it is when bytes, else as JSON."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        headers = {"content-type": content_type} if data is not None and content_type else {}
+        headers = dict(headers or {})
+        if data is not None and content_type:
+            headers["content-type"] = content_type
         self._connection.request(method, path, data, headers)
         response = self._connection.getresponse()
         return Answer(response.status, dict(response.getheaders()), response.read())

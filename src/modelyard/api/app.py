@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelyard.api.access import Guard
 from modelyard.api.huggingface.hub import create_hub
 from modelyard.api.metrics import Metrics
 from modelyard.api.threads import Threads
@@ -26,4 +27,5 @@ def create_app(yard: Yard) -> Starlette:
     metrics = Metrics(yard.gateway_statistics, yard.engine_of)
     app = Starlette(routes=[Mount("/hf", hub), Route("/metrics", threads.endpoint(metrics.answer))])
     app.router.redirect_slashes = False
+    app.add_middleware(Guard, rules=yard.access.rules(yard.settings.api.host), issuer=yard.access.issuer)
     return app

@@ -22,6 +22,7 @@ from modelyard.cli import (
     running,
     safety,
     stores,
+    tokens,
 )
 from modelyard.cli.context import Session
 from modelyard.errors import ModelyardError
@@ -44,6 +45,7 @@ for group in (
     embeddings,
     running,
     deployment,
+    tokens,
 ):
     group.add_to(app)
 

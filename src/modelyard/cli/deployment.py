@@ -150,6 +150,8 @@ def up(context: typer.Context) -> None:
 
     log_to_stderr()
     yard = yard_of(context)
+    yard.access.require("gateway", yard.settings.gateway.host)
+    yard.access.require("api", yard.settings.api.host)
     controller = yard.controller([ApiServer(create_app(yard), yard.settings.api)])
     print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}\napi {yard.settings.api.url}", flush=True)
     controller.run()

@@ -61,6 +61,7 @@ def api(context: typer.Context) -> None:
 
     log_to_stderr()
     yard = yard_of(context)
+    yard.access.require("api", yard.settings.api.host)
     server = ApiServer(create_app(yard), yard.settings.api)
     print(f"store {yard.store.url}\napi {yard.settings.api.url}", flush=True)
     serve(server)
@@ -89,7 +90,7 @@ def predict(
     if model.digest or model.tag not in (None, *ENVIRONMENTS):  # the gateway knows names, environments and versions
         version = yard.repository.resolve(model)
         model = ModelRef(version.name, version.version)
-    with ModelClient(yard.settings.gateway.url, str(model)) as client:
+    with ModelClient(yard.settings.gateway.url, str(model), token=yard.settings.token) as client:
         answer = client.ask(request)
     if answer.status == 404:
         raise NotFound(

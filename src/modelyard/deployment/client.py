@@ -8,8 +8,11 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+from pydantic import SecretStr
 
-from modelyard.errors import Unavailable
+from modelyard.access.tokens import Unauthorized
+from modelyard.engines.http import bearer
+from modelyard.errors import Refused, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +28,10 @@ class Answer:
 class ModelClient:
     """One deployed model, by one of its names at the gateway (`name:staging`, `name:v1.2.0`, …)."""
 
-    def __init__(self, gateway_url: str, model: str, *, timeout_s: float = 60) -> None:
-        self._http = httpx.Client(base_url=gateway_url, timeout=timeout_s)
+    def __init__(self, gateway_url: str, model: str, *, token: SecretStr | None = None, timeout_s: float = 60) -> None:
+        headers = bearer(token)
+        self._http = httpx.Client(base_url=gateway_url, timeout=timeout_s, headers=headers)
+        self._has_token = bool(headers)
         self.model = model
 
     def __enter__(self) -> Self:
@@ -61,11 +66,26 @@ class ModelClient:
                 f"the gateway at {self._http.base_url} does not answer: {error}", remedy="start `modelyard up`"
             ) from error
         seconds = time.perf_counter() - began
+        self._require_access(response.status_code)
         try:
             document = response.json()
         except ValueError:
             document = {"error": response.text[:200]}
         return Answer(response.status_code, document, response.headers.get("x-modelyard-model", ""), seconds)
+
+    def _require_access(self, status: int) -> None:
+        """What the gateway says of the token is not about the model."""
+        if status == 401:
+            what = "does not take the token" if self._has_token else "wants a token"
+            raise Unauthorized(
+                f"the gateway at {self._http.base_url} {what}",
+                remedy="set MODELYARD_TOKEN to one that is good; `modelyard token create NAME --role caller` makes one",
+            )
+        if status == 403:
+            raise Refused(
+                f"the token does not allow asking {self.model} at the gateway at {self._http.base_url}",
+                remedy="set MODELYARD_TOKEN to one with the role caller and this model",
+            )
 
 
 def message(answer: Answer) -> str:

@@ -119,11 +119,11 @@ class DeploymentManager:
                 f"{version.name}:{version.version} is not deployed in staging",
                 remedy=f"run `modelyard stage {version.name}:{version.version}`",
             )
-        url = self._settings.gateway.url
+        url, token = self._settings.gateway.url, self._settings.token
         serves = self.repo.environment("production").get(version.name).serving
         with (
-            ModelClient(url, f"{version.name}:staging") as there,
-            ModelClient(url, f"{version.name}:production") as now,
+            ModelClient(url, f"{version.name}:staging", token=token) as there,
+            ModelClient(url, f"{version.name}:production", token=token) as now,
         ):
             checks = Validation(version, suite, there, now if serves else None).run()
         engine = self._local.engine(version, self._engine_in_staging(version))

@@ -74,6 +74,7 @@ class Reconciler:
     limits: Limits
     user: str
     tags: Callable[[str], Mapping[str, str]] = lambda _: {}  # model → its tags that no environment decides
+    guard: Callable[[RouteTable], RouteTable] = lambda table: table  # adds who may use it, and how often
     clock: Callable[[], float] = time.monotonic
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4))  # whatever waits for the store
     _newest: Newest = field(init=False)
@@ -157,7 +158,7 @@ class Reconciler:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
         self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
         self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
-        table = route_table(self._wanted.deployments, replicas, routed, self._wanted.tags)
+        table = self.guard(route_table(self._wanted.deployments, replicas, routed, self._wanted.tags))
         self.router.apply(table)
         self.target.tend(frozenset(backend.pool for backend in table.backends if backend.pool))
         now = self.clock()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+from pydantic import SecretStr
+
 from modelyard.refs import ModelRef
 from modelyard.repository.manifest import ModelInfo
 
@@ -43,7 +45,7 @@ class Engine(Protocol):
     ready_path: ClassVar[str]
     keeps_connections: ClassVar[bool]
 
-    def __init__(self, url: str, *, timeout_s: float = ...) -> None: ...
+    def __init__(self, url: str, *, timeout_s: float = ..., token: SecretStr | None = ...) -> None: ...
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]: ...
 

@@ -11,14 +11,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from modelyard.errors import EngineError, InvalidInput, ModelyardError, NotFound, Unavailable
+from modelyard.errors import EngineError, InvalidInput, ModelyardError, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
     import httpx
+    from pydantic import SecretStr
 
 CONNECT_TIMEOUT_S = 5.0
 _ERRORS: dict[int, type[ModelyardError]] = {
     400: InvalidInput,
+    401: Refused,
+    403: Refused,
     404: NotFound,
     413: InvalidInput,
     422: InvalidInput,
@@ -43,6 +46,7 @@ class Client:
     url: str
     start: str
     timeout_s: float
+    token: SecretStr | None = None  # for the gateway; it goes to no one else
 
     def post(self, path: str, document: dict[str, Any]) -> Any:
         """The JSON answer. Raises NotReachable, Unavailable, NotFound, InvalidInput or EngineError."""
@@ -117,6 +121,7 @@ class Client:
         try:
             http = httpx.Client(
                 base_url=self.url,
+                headers=bearer(self.token),
                 timeout=httpx.Timeout(self.timeout_s, connect=min(CONNECT_TIMEOUT_S, self.timeout_s)),
                 # Below what any engine keeps an idle connection for, so that none is used as it is being closed.
                 limits=httpx.Limits(keepalive_expiry=2),
@@ -136,6 +141,11 @@ def as_json(document: dict[str, Any]) -> bytes:
         return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the request can't be written as JSON: {error}") from error
+
+
+def bearer(token: SecretStr | None) -> dict[str, str]:
+    """The header that shows the token, if there is one."""
+    return {"authorization": f"Bearer {token.get_secret_value()}"} if token else {}
 
 
 def path_for(paths: dict[str, str], request: dict[str, Any]) -> str:

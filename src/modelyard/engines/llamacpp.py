@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import SecretStr
+
 from modelyard.engines import openai
 from modelyard.engines.engine import Serves
 from modelyard.engines.http import Client
@@ -39,8 +41,8 @@ class LlamaCppServer:
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = False  # it closes them after a stream, without saying so
 
-    def __init__(self, url: str, *, timeout_s: float = 300) -> None:
-        self._client = Client("llama.cpp", url, "start it with `modelyard up` or `modelyard serve`", timeout_s)
+    def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
+        self._client = Client("llama.cpp", url, "start it with `modelyard up` or `modelyard serve`", timeout_s, token)
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         return openai.post(self._client, model_name, request)

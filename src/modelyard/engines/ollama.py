@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import SecretStr
+
 from modelyard.engines import openai
 from modelyard.engines.engine import Serves
 from modelyard.engines.http import Client, as_object, path_for, refuse_stream
@@ -31,8 +33,10 @@ class OllamaServer:
     ready_path: ClassVar[str] = "/api/version"
     keeps_connections: ClassVar[bool] = True
 
-    def __init__(self, url: str, *, timeout_s: float = 300) -> None:
-        self._client = Client("Ollama", url, "start it with `ollama serve`, or set engines.ollama_url", timeout_s)
+    def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
+        self._client = Client(
+            "Ollama", url, "start it with `ollama serve`, or set engines.ollama_url", timeout_s, token
+        )
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         refuse_stream(request)

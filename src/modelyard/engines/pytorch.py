@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import SecretStr
+
 from modelyard.engines import openai, v2
 from modelyard.engines.engine import Serves
 from modelyard.engines.http import Client
@@ -24,8 +26,10 @@ class PyTorchServer:
     ready_path: ClassVar[str] = "/v2/health/ready"
     keeps_connections: ClassVar[bool] = True
 
-    def __init__(self, url: str, *, timeout_s: float = 300) -> None:
-        self._client = Client("PyTorch server", url, "start one with `modelyard up` or `modelyard serve`", timeout_s)
+    def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
+        self._client = Client(
+            "PyTorch server", url, "start one with `modelyard up` or `modelyard serve`", timeout_s, token
+        )
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         if "inputs" in request:

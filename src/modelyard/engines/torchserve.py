@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import SecretStr
+
 from modelyard.engines import v2
 from modelyard.engines.engine import Serves
 from modelyard.engines.http import Client
@@ -24,9 +26,9 @@ class TorchServeServer:
     ready_path: ClassVar[str] = "/ping"
     keeps_connections: ClassVar[bool] = True
 
-    def __init__(self, url: str, *, timeout_s: float = 300) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
         start = "start it with `torchserve --start`, or set engines.torchserve_url"
-        self._client = Client("TorchServe", url, start, timeout_s)
+        self._client = Client("TorchServe", url, start, timeout_s, token)
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         if "inputs" in request:

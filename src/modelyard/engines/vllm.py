@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+from pydantic import SecretStr
+
 from modelyard.engines import openai
 from modelyard.engines.engine import TEXT_GENERATION, Serves
 from modelyard.engines.http import Client
@@ -31,8 +33,8 @@ class VLLMServer:
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = True
 
-    def __init__(self, url: str, *, timeout_s: float = 300) -> None:
-        self._client = Client("vLLM", url, "start it with `vllm serve`, or set engines.vllm_url", timeout_s)
+    def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
+        self._client = Client("vLLM", url, "start it with `vllm serve`, or set engines.vllm_url", timeout_s, token)
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         return openai.post(self._client, model_name, request)

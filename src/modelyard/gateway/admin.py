@@ -14,21 +14,28 @@ from typing import Any
 from urllib.parse import quote
 
 from modelyard.errors import Unavailable
+from modelyard.gateway.access import TOKENS
 from modelyard.gateway.routes import Endpoint
 
-_VERSION = re.compile(r'^(cluster_manager\.cds|http\.modelyard\.rds\.modelyard)\.version_text: "(.*)"$', re.M)
+_CLUSTERS = "cluster_manager.cds"
+_ROUTES = "http.modelyard.rds.modelyard"
+_TOKENS = f"extension_config_discovery.http_filter.{TOKENS}"
+_VERSION = re.compile(rf'^({"|".join(map(re.escape, (_CLUSTERS, _ROUTES, _TOKENS)))})\.version_text: "(.*)"$', re.M)
 _REFUSED = re.compile(r"^(.+)\.update_(?:rejected|failure): (\d+)$", re.M)
-_STATS = r"/stats?filter=^(cluster|cluster_manager|http)\..*(version_text|update_rejected|update_failure)$"
+_WHOSE = "cluster|cluster_manager|http|extension_config_discovery"
+_STATS = rf"/stats?filter=^({_WHOSE})\..*(version_text|update_rejected|update_failure)$"
 _ACTIVE = "http.modelyard.downstream_rq_active"
 _COUNTED = rf"^(modelyard\..*|cluster\.[^.]+\.upstream_rq_(active|pending_active)|{_ACTIVE})$"
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What Envoy has: versions of its clusters and routes, each cluster's replicas, and how often it refused what."""
+    """What Envoy has: versions of its clusters, its routes and what it checks tokens with, each cluster's replicas, and
+    how often it refused what."""
 
     clusters_version: str
     routes_version: str
+    tokens_version: str
     endpoints: dict[str, frozenset[Endpoint]]
     refused: dict[str, int]
 
@@ -57,8 +64,9 @@ class Admin:
         for cluster, hosts in self._clusters():
             endpoints[cluster] = {_endpoint(host) for host in hosts}
         return State(
-            clusters_version=versions.get("cluster_manager.cds", ""),
-            routes_version=versions.get("http.modelyard.rds.modelyard", ""),
+            clusters_version=versions.get(_CLUSTERS, ""),
+            routes_version=versions.get(_ROUTES, ""),
+            tokens_version=versions.get(_TOKENS, ""),
             endpoints={cluster: frozenset(hosts) for cluster, hosts in endpoints.items()},
             refused=refused,
         )

@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from modelyard.gateway import telemetry
+from modelyard.access.rules import Issuer, Rules
+from modelyard.gateway import access, telemetry
 from modelyard.gateway.listener import listener
 from modelyard.gateway.replies import Document
 from modelyard.gateway.route_config import route_configuration
@@ -23,21 +24,27 @@ _UPSTREAM_IDLE = "4s"
 _THRESHOLDS = {"max_connections": 16384, "max_pending_requests": 16384, "max_requests": 16384, "max_retries": 1024}
 
 
-def bootstrap(folder: Path, address: str, settings: GatewaySettings) -> Document:
+def bootstrap(folder: Path, address: str, settings: GatewaySettings, issuer: Issuer | None = None) -> Document:
     """What Envoy starts with and keeps. `address` is the IP address of `settings.host`."""
     seen = telemetry.bootstrap(settings)
-    static: Document = {"listeners": [listener(address, settings, str(rds_path(folder)))]}
+    traces = seen.get("static_resources", {}).get("clusters", [])
+    static: Document = {"listeners": [listener(address, settings, str(rds_path(folder)), str(tokens_path(folder)))]}
     return {
         **seen,
         "node": {"id": "gateway", "cluster": "modelyard", "metadata": {"workers": settings.workers}},
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "dynamic_resources": {"cds_config": _source(cds_path(folder))},
-        "static_resources": static | seen.get("static_resources", {}),
+        "static_resources": static | {"clusters": [*traces, *access.clusters(issuer)]},
     }
 
 
 def rds(table: RouteTable, settings: GatewaySettings) -> Document:
     return _response([route_configuration(table, settings)])
+
+
+def tokens(rules: Rules) -> Document:
+    """What tokens are checked with."""
+    return _response([access.tokens(rules)])
 
 
 def cds(clusters: Iterable[str], folder: Path) -> Document:
@@ -70,6 +77,10 @@ def bootstrap_path(folder: Path) -> Path:
 
 def rds_path(folder: Path) -> Path:
     return folder / "rds.json"
+
+
+def tokens_path(folder: Path) -> Path:
+    return folder / "tokens.json"
 
 
 def cds_path(folder: Path) -> Path:

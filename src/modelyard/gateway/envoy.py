@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from modelyard.access.rules import Issuer
 from modelyard.errors import Unavailable
 from modelyard.gateway import config, process, statistics, watches
 from modelyard.gateway.admin import Admin, State
@@ -33,9 +34,11 @@ _OWN_WATCHES = 8  # for routes, clusters and Envoy itself, with room to spare
 class Gateway:
     """One Envoy, whose state lives in `folder`."""
 
-    def __init__(self, folder: Path, settings: GatewaySettings) -> None:
+    def __init__(self, folder: Path, settings: GatewaySettings, *, issuer: Issuer | None = None) -> None:
+        """`issuer`: the OpenID Connect issuer that a table's access rules may name."""
         self._folder = folder.resolve()
         self._settings = settings
+        self._issuer = issuer
         self._applied: tuple[Run, RouteTable] | None = None
 
     def start(self) -> None:
@@ -45,7 +48,7 @@ class Gateway:
         """
         (self._folder / "eds").mkdir(parents=True, exist_ok=True)
         address = _resolve(self._settings)
-        bootstrap = json.dumps(config.bootstrap(self._folder, address, self._settings), indent=1)
+        bootstrap = json.dumps(config.bootstrap(self._folder, address, self._settings, self._issuer), indent=1)
         path = config.bootstrap_path(self._folder)
         run = process.find(self._folder)
         if run is not None and path.read_text() == bootstrap and self._listens(run, address, _ADOPT_TIMEOUT_S):
@@ -78,12 +81,16 @@ class Gateway:
         admin = Admin(run.admin_port)
         statistics.remember(self._folder, table)
         routes = config.rds(table, self._settings)
+        if table.access.on:  # before a route asks for tokens, what they are checked with must be there
+            self._put_tokens(admin, table, deadline)
         state = admin.state()
         if state.routes_version != routes["version_info"]:
             wide = [b.widened(state.endpoints.get(name, ())) for name, b in table.clusters.items()]
             names = table.clusters.keys() | state.endpoints.keys()
             self._put_clusters(admin, wide, names, deadline)
             self._put_routes(admin, routes, deadline)
+        if not table.access.on:
+            self._put_tokens(admin, table, deadline)
         names = set(table.clusters)
         self._put_clusters(admin, list(table.clusters.values()), names, deadline)
         for path in (self._folder / "eds").glob("*.json"):
@@ -148,6 +155,12 @@ class Gateway:
         path = config.rds_path(self._folder)
         self._put(admin, {path: routes}, lambda state: state.routes_version == routes["version_info"], deadline)
 
+    def _put_tokens(self, admin: Admin, table: RouteTable, deadline: float) -> None:
+        tokens = config.tokens(table.access)
+        if admin.state().tokens_version != tokens["version_info"]:
+            path = config.tokens_path(self._folder)
+            self._put(admin, {path: tokens}, lambda state: state.tokens_version == tokens["version_info"], deadline)
+
     def _put(
         self, admin: Admin, documents: dict[Path, Document], confirmed: Callable[[State], bool], deadline: float
     ) -> None:
@@ -173,6 +186,7 @@ class Gateway:
         documents = {
             config.rds_path(self._folder): config.rds(empty, self._settings),
             config.cds_path(self._folder): config.cds((), self._folder),
+            config.tokens_path(self._folder): config.tokens(empty.access),
         }
         for path, document in documents.items():
             if not path.exists():

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import SecretStr
+
 from modelyard.configuration.sections import External
 from modelyard.engines import ENGINES, Engine, NotReachable, openai, v2
 from modelyard.engines.choice import preferred
@@ -21,8 +23,8 @@ from modelyard.repository.manifest import ModelInfo
 class OwnGateway:
     """The gateway of `modelyard up`; it takes OpenAI's requests and those of the Open Inference Protocol v2."""
 
-    def __init__(self, url: str, *, timeout_s: float = 300) -> None:
-        self._client = Client("gateway", url, "start `modelyard up`", timeout_s)
+    def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
+        self._client = Client("gateway", url, "start `modelyard up`", timeout_s, token)
 
     def predict(self, model_name: str, request: dict[str, Any]) -> dict[str, Any]:
         """Raises NotFound also for a request in a shape that is not routed."""

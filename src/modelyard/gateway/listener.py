@@ -5,16 +5,17 @@ It is part of the bootstrap and never changes while Envoy runs: a changed listen
 
 from __future__ import annotations
 
-from modelyard.gateway import replies, telemetry
+from modelyard.gateway import access, limits, replies, telemetry
 from modelyard.gateway.replies import Document, Problem
 from modelyard.gateway.route_config import JSON_FILTER, JSON_TYPES, METADATA, NAME
 from modelyard.settings import GatewaySettings
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 _STREAM_IDLE = "900s"
+_SHORTLY = {"retry-after": "1"}
 
 
-def listener(address: str, settings: GatewaySettings, rds_path: str) -> Document:
+def listener(address: str, settings: GatewaySettings, rds_path: str, access_path: str) -> Document:
     """The static listener on `address`, an IP address."""
     return {
         "name": NAME,
@@ -24,7 +25,7 @@ def listener(address: str, settings: GatewaySettings, rds_path: str) -> Document
                 "filters": [
                     {
                         "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _connection_manager(settings, rds_path),
+                        "typed_config": _connection_manager(settings, rds_path, access_path),
                     }
                 ]
             }
@@ -32,7 +33,7 @@ def listener(address: str, settings: GatewaySettings, rds_path: str) -> Document
     }
 
 
-def _connection_manager(settings: GatewaySettings, rds_path: str) -> Document:
+def _connection_manager(settings: GatewaySettings, rds_path: str, access_path: str) -> Document:
     kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     return {
         "@type": kind,
@@ -47,13 +48,13 @@ def _connection_manager(settings: GatewaySettings, rds_path: str) -> Document:
             "route_config_name": NAME,
             "config_source": {"resource_api_version": "V3", "path_config_source": {"path": rds_path}},
         },
-        "http_filters": _http_filters(settings),
+        "http_filters": _http_filters(settings, access_path),
         "local_reply_config": {"mappers": _mappers(settings.body_limit)},
         **telemetry.connection_manager(settings),
     }
 
 
-def _http_filters(settings: GatewaySettings) -> list[Document]:
+def _http_filters(settings: GatewaySettings, access_path: str) -> list[Document]:
     def note(key: str, value: str | None = None) -> Document:
         pair = {"metadata_namespace": METADATA, "key": key}
         return pair if value is None else {**pair, "value": value}
@@ -64,7 +65,9 @@ def _http_filters(settings: GatewaySettings) -> list[Document]:
         "on_missing": note("problem", "missing"),
         "on_error": note("problem", "not_json"),
     }
+    first, later = access.filters(access_path)
     return [
+        *first,
         {
             "name": "envoy.filters.http.buffer",
             "typed_config": {"@type": f"{_FILTERS}.buffer.v3.Buffer", "max_request_bytes": settings.body_limit},
@@ -79,6 +82,8 @@ def _http_filters(settings: GatewaySettings) -> list[Document]:
                 },
             },
         },
+        *later,
+        limits.limit_filter(),
         *telemetry.http_filters(settings),
         {
             "name": "envoy.filters.http.router",
@@ -90,31 +95,34 @@ def _http_filters(settings: GatewaySettings) -> list[Document]:
 def _mappers(body_limit: int) -> list[Document]:
     """Envoy's own refusals, told apart by its response flags; the table's direct responses carry none."""
     kinds = [
-        (_status(413), replies.too_large(body_limit)),
-        (_flags("UH", "NC"), replies.NO_REPLICA),
-        (_flags("UO"), replies.OVERLOADED),
-        (_flags("UT", "SI", "DT", "UMSDR"), replies.TIMED_OUT),
-        (_flags("UF", "UC", "UR", "LR", "URX", "UPE"), replies.REPLICA_FAILED),
+        *access.refusals(),
+        (_status(429), limits.LIMITED, limits.RETRY_AFTER),
+        (_status(413), replies.too_large(body_limit), {}),
+        (_flags("UH", "NC"), replies.NO_REPLICA, _SHORTLY),
+        (_flags("UO"), replies.OVERLOADED, _SHORTLY),
+        (_flags("UT", "SI", "DT", "UMSDR"), replies.TIMED_OUT, {}),
+        (_flags("UF", "UC", "UR", "LR", "URX", "UPE"), replies.REPLICA_FAILED, _SHORTLY),
     ]
     return [
         mapper
-        for condition, problem in kinds
+        for condition, problem, headers in kinds
         for mapper in (
-            _mapper({"and_filter": {"filters": [condition, _under_v2()]}}, problem, oip=True),
-            _mapper(condition, problem, oip=False),
+            _mapper({"and_filter": {"filters": [condition, _under_v2()]}}, problem, headers, oip=True),
+            _mapper(condition, problem, headers, oip=False),
         )
     ]
 
 
-def _mapper(condition: Document, problem: Problem, *, oip: bool) -> Document:
-    mapper: Document = {
+def _mapper(condition: Document, problem: Problem, headers: dict[str, str], *, oip: bool) -> Document:
+    return {
         "filter": condition,
         "status_code": problem.status,
         "body_format_override": problem.body(oip=oip),
+        "headers_to_add": [
+            {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+            for key, value in headers.items()
+        ],
     }
-    if problem.status == 503:
-        mapper["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
-    return mapper
 
 
 def _status(code: int) -> Document:

@@ -10,7 +10,7 @@ import json
 import re
 
 from modelyard import __version__
-from modelyard.gateway import replies
+from modelyard.gateway import access, limits, replies
 from modelyard.gateway.openapi import openapi
 from modelyard.gateway.replies import Document, Problem
 from modelyard.gateway.routes import SERVED_HEADER, Backend, Route, RouteTable
@@ -23,14 +23,17 @@ JSON_FILTER = "envoy.filters.http.json_to_metadata"
 # application/json and application/…+json, with any parameters (.NET sends "; charset=utf-8").
 JSON_TYPES = r"(?i)\s*application/(?:[a-z0-9!#$&^_.-]+\+)?json\s*(?:;.*)?"
 
-_FIXED: dict[str, Document] = {
+_HEALTH: dict[str, Document] = {
     "/healthz": {"status": "ok"},
     "/readyz": {"status": "ok"},
     "/v2/health/live": {"live": True},
     "/v2/health/ready": {"ready": True},
+}
+_SELF: dict[str, Document] = {
     "/v2": {"name": NAME, "version": __version__, "extensions": []},
     "/openapi.json": openapi(),
 }
+_OPEN: Document = {"typed_per_filter_config": access.nobody_asked()}
 # An engine may have begun with a request as soon as its headers were sent; before that, another replica may have it.
 _RETRY = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
@@ -51,10 +54,14 @@ _IDLE_TIMEOUT = "900s"
 def route_configuration(table: RouteTable, settings: GatewaySettings) -> Document:
     """The one RouteConfiguration. Answers that the gateway gives by itself come from the table, too."""
     routes = [
-        *(_reply({"path": path}, body) for path, body in _FIXED.items()),
+        *(_reply({"path": path}, body) | _OPEN for path, body in _HEALTH.items()),
+        *(_reply({"path": path}, body) for path, body in _SELF.items()),
         _reply({"path": "/v1/models", "headers": [_method("GET")]}, _models(table)),
-        *(_route(_body_match(_one_of(route.names)), route, table) for route in table.routes),
-        *(_route(_path_match(route.names), route, table, rewrite=True) for route in _specific_first(table.routes)),
+        *(_guarded(_route(_body_match(_one_of(route.names)), route, table), route, table) for route in table.routes),
+        *(
+            _guarded(_route(_path_match(route.names), route, table, rewrite=True), route, table)
+            for route in _specific_first(table.routes)
+        ),
         *_problems(table),
     ]
     bodies = [len(route["direct_response"]["body"]["inline_string"]) for route in routes if _has_body(route)]
@@ -67,6 +74,7 @@ def route_configuration(table: RouteTable, settings: GatewaySettings) -> Documen
                 "name": NAME,
                 "domains": ["*"],
                 "routes": routes,
+                "typed_per_filter_config": access.everywhere(table.access),
                 "retry_policy": _RETRY,
                 "request_body_buffer_limit": settings.body_limit,
             }
@@ -106,6 +114,13 @@ def _route(match: Document, route: Route, table: RouteTable, *, rewrite: bool = 
     action["regex_rewrite"] = {"pattern": {"regex": pattern}, "substitution": rf"/v2/models/{backends[0].model}\1"}
     # The path has decided; large tensors need not be parsed here.
     return {**named, "typed_per_filter_config": {JSON_FILTER: _DISABLED}}
+
+
+def _guarded(forward: Document, route: Route, table: RouteTable) -> Document:
+    """The same, for those who may, as often as they may."""
+    filters = forward.get("typed_per_filter_config", {}) | access.on_route(table.access, route.names)
+    limit = limits.on_route(table.limits, route.names, by_token=table.access.on)
+    return forward | {"typed_per_filter_config": filters, "metadata": limit}
 
 
 def _share(backend: Backend, weight: int) -> Document:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from modelyard.access.rules import Rules
+from modelyard.configuration.sections import RateLimit
 from modelyard.errors import InvalidInput
 
 ONE_REQUEST = "-one-request"
@@ -94,10 +96,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """All that the gateway forwards. Raises InvalidInput for a table that contradicts itself."""
+    """All that the gateway forwards, for whom and how often. Raises InvalidInput for one that contradicts itself."""
 
     backends: tuple[Backend, ...] = ()
     routes: tuple[Route, ...] = ()
+    access: Rules = field(default_factory=Rules)
+    limits: Mapping[str, RateLimit] = field(default_factory=dict)  # by model, or ANY_MODEL
 
     def __post_init__(self) -> None:
         ids = [backend.id for backend in self.backends]
