@@ -195,6 +195,7 @@ class Yard:
         from modelyard.deployment.controller import Controller
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
+        from modelyard.deployment.rules import LatestRules
         from modelyard.deployment.targets.on_demand import OnDemand
         from modelyard.gateway import Gateway
 
@@ -210,6 +211,7 @@ class Yard:
             user=self.settings.user,
             tags=self.repository.version_tags,
             guard=self._guard(),
+            rules=LatestRules(self.configuration.watch).read,
         )
         return Controller(folder, reconciler, target, gateway, companions=companions)
 

@@ -27,7 +27,8 @@ def serving(serves: Pin | None, target: Pin | None = None, *, replicas: int = 1,
 
 def replica(name: str, version: Pin, state: Any = "ready", **options: Any) -> Replica:
     """In production; ready ones are in traffic unless they say how long they have been out of it."""
-    values: dict[str, Any] = {"rollout": "now", "since_s": 5.0, "port": 20000 + sum(name.encode())} | options
+    values: dict[str, Any] = {"environment": "production", "model": "digit", "rollout": "now", "since_s": 5.0}
+    values |= {"port": 20000 + sum(name.encode())} | options
     if state == "ready":
         values.setdefault("routed", "unrouted_s" not in values)
-    return Replica(id=name, environment="production", model="digit", pin=version, state=state, **values)
+    return Replica(id=name, pin=version, state=state, **values)

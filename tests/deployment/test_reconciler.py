@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from modelyard.configuration.sections import Variants
 from modelyard.deployment.plan import Limits, Replica
 from modelyard.deployment.reconciler import Reconciler
 from modelyard.deployment.routing import Deployments
+from modelyard.deployment.rules import Rules
 from modelyard.errors import InvalidInput, ModelyardError, StoreError, Unavailable
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
@@ -144,6 +146,7 @@ class Yard:
         self.store = Memory()
         self.production = Environment(self.store, "production")
         self.tags: dict[str, dict[str, str]] = {}
+        self.rules = Rules()
         self.executor = AtOnce()
         self.reconciler = self.another()
 
@@ -156,6 +159,7 @@ class Yard:
             user="reconciler",
             clock=self.world.clock,
             tags=lambda model: self.tags.get(model, {}),
+            rules=lambda: self.rules,
             executor=self.executor,
         )
 
@@ -379,6 +383,15 @@ def test_tags_lead_to_the_version_that_they_point_at(yard: Yard) -> None:
     names = yard.world.table.names
     assert "digit:best" in names
     assert "digit:next" not in names  # that version is not deployed
+
+
+def test_rules_become_routes_within_a_second(yard: Yard) -> None:
+    for rules in (Rules(embeddings={"search": Variants(variants={"digit": 1})}), Rules()):
+        yard.rules = rules
+        for _ in range(9):
+            yard.world.now += 0.1
+            yard.reconciler.tick()
+        assert ("task:search" in yard.world.table.names) == bool(rules.embeddings)
 
 
 def test_one_that_does_not_get_ready_is_given_up_with_the_reason(yard: Yard) -> None:

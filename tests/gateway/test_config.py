@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from modelyard.gateway import Endpoint, Route, RouteTable, config, replies
@@ -36,21 +35,14 @@ def test_the_bootstrap_changes_with_each_setting(tmp_path: Path) -> None:
 
 
 def test_clusters_do_not_depend_on_order(tmp_path: Path) -> None:
-    assert config.cds(["b", "a"], tmp_path) == config.cds(["a", "b"], tmp_path)
+    made = config.clusters(RouteTable((DIGIT, backend("letter"))), tmp_path, "")
+    assert config.cds(made) == config.cds(dict(reversed(made.items())))
 
 
 def test_draining_replicas_are_told_apart() -> None:
     (assignment,) = config.eds(DIGIT)["resources"]
     hosts = assignment["endpoints"][0]["lb_endpoints"]
     assert [host["health_status"] for host in hosts] == ["HEALTHY", "DRAINING"]
-
-
-def test_longer_names_come_first_so_that_a_namespace_is_not_taken_for_a_model() -> None:
-    routes = (Route(("ns",), ((DIGIT.cluster, 1),)), Route(("ns/digit",), ((DIGIT.cluster, 1),)))
-    (rds,) = config.rds(RouteTable((DIGIT,), routes), SETTINGS)["resources"]
-    matches = [route["match"].get("safe_regex", {}).get("regex") for route in rds["virtual_hosts"][0]["routes"]]
-    asked = "/v2/models/ns/digit/infer"
-    assert next(m for m in matches if m and re.fullmatch(m, asked)).count("digit") == 1
 
 
 def test_the_list_of_what_is_served_is_bounded() -> None:

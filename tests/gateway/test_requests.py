@@ -137,11 +137,12 @@ def test_an_unknown_model_is_named_with_what_is_served(digit: Upstream, client: 
 
 
 def test_an_unknown_model_under_v2(digit: Upstream, client: Client) -> None:
-    for path in ("/v2/models/nobody", "/v2/models/ns/digits", "/v2/models/ns/digit:staging/infer"):
+    for path in ("/v2/models/nobody", "/v2/models/ns/dig", "/v2/models/ns/digits", "/v2/models/ns/digit:staging/infer"):
         answer = client.ask("GET", path)
         assert (answer.status, set(answer.json())) == (404, {"error"})
         assert path in answer.json()["error"]
-        assert "served: empty, ns/digit," in answer.json()["error"]
+        hint = "see /v1/models" if "/ns/digit" in path else "served: empty, ns/digit,"
+        assert hint in answer.json()["error"]
 
 
 def test_unknown_paths(digit: Upstream, client: Client) -> None:
@@ -161,6 +162,18 @@ def test_what_the_gateway_answers_by_itself(gateway: Gateway, client: Client) ->
     assert about.headers["content-type"] == "application/json"
     assert client.ask("GET", "/v1/models").json() == {"object": "list", "data": []}
     assert "nothing is served yet" in client.post("digit").error()["message"]
+
+
+def test_many_versions_in_one_pool(digit: Upstream, gateway: Gateway, client: Client) -> None:
+    backends = tuple(replace(backend(f"model-{n:03}", digit.endpoint()), pool="rare") for n in range(200))
+    routes = [Route((b.model, f"{b.model}:production", f"{b.model}:v1.0.0"), ((b.id, 1),)) for b in backends]
+    gateway.apply(RouteTable(backends, tuple(routes)))
+    assert [cluster for cluster, _, _ in gateway.in_flight()] == [backends[0].cluster]
+    for one in backends[::40]:
+        for name in (one.model, f"{one.model}:v1.0.0"):
+            for answer in (client.post(name), client.ask("POST", f"/v2/models/{name}/infer", {})):
+                assert answer.json()["headers"]["x-modelyard-served"] == one.label
+                assert answer.headers["x-modelyard-model"] == one.label
 
 
 def test_many_names(digit: Upstream, gateway: Gateway, client: Client) -> None:

@@ -9,8 +9,10 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import uvicorn
@@ -23,11 +25,13 @@ Message = MutableMapping[str, Any]
 class Upstream:
     """A model server in a thread. It answers with what it got; the body may ask it to wait or to stream.
 
-    {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE].
+    {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE]. All are answered
+    with `status`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, certificate: Path | None = None) -> None:
         self.name = name
+        self.status = 200
         self.seen: list[dict[str, Any]] = []
         self.release = threading.Event()
         self.cancelled = threading.Event()
@@ -40,6 +44,7 @@ class Upstream:
             loop="asyncio",
             log_level="critical",
             timeout_keep_alive=75,
+            ssl_certfile=certificate,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name=name)
@@ -81,13 +86,21 @@ class Upstream:
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
         path = scope["raw_path"].decode()
         got = {"server": self.name, "path": path, "headers": headers, "size": len(body), "model": asked.get("model")}
+        got["asked"] = asked if len(body) < 10_000 else {}
         self.seen.append(got)
         if asked.get("hold"):
             await self._hold(receive)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        content_type = b"text/event-stream" if "stream" in asked else b"application/json"
+        headers_sent = [(b"content-type", content_type)]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers_sent})
+        gone = asyncio.ensure_future(receive())
         for _ in range(asked.get("stream", 0)):
             await send({"type": "http.response.body", "body": b'data: {"a": 1}\n\n', "more_body": True})
-            await asyncio.sleep(0.02)
+            await asyncio.wait([gone], timeout=0.02)
+            if gone.done():
+                self.cancelled.set()
+                return
+        gone.cancel()
         answer = b"data: [DONE]\n\n" if "stream" in asked else json.dumps(got).encode()
         await send({"type": "http.response.body", "body": answer})
 
@@ -198,14 +211,13 @@ class Client:
         path: str,
         body: object = None,
         content_type: str = "application/json",
-        headers: dict[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> Answer:
         """`body` is sent as it is when bytes, else as JSON."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        headers = dict(headers or {})
-        if data is not None and content_type:
-            headers["content-type"] = content_type
-        self._connection.request(method, path, data, headers)
+        kind = {"content-type": content_type} if data is not None and content_type else {}
+        self._connection.request(method, path, data, kind | dict(headers))
         response = self._connection.getresponse()
         return Answer(response.status, dict(response.getheaders()), response.read())
 

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
 from modelyard.deployment.routing import Deployments, route_table
+from modelyard.deployment.rules import Rules
 from modelyard.deployment.wanted import Newest, Reader, Wanted
 from modelyard.errors import ModelyardError, StoreError
 from modelyard.gateway.routes import RouteTable
@@ -75,6 +76,7 @@ class Reconciler:
     user: str
     tags: Callable[[str], Mapping[str, str]] = lambda _: {}  # model → its tags that no environment decides
     guard: Callable[[RouteTable], RouteTable] = lambda table: table  # adds who may use it, and how often
+    rules: Callable[[], Rules] = Rules  # what the configuration says about routes
     clock: Callable[[], float] = time.monotonic
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4))  # whatever waits for the store
     _newest: Newest = field(init=False)
@@ -87,7 +89,7 @@ class Reconciler:
     _told: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._newest = Newest(Reader(self.environments, self.clock, self.tags), self.executor, self.clock)
+        self._newest = Newest(Reader(self.environments, self.clock, self.tags, self.rules), self.executor, self.clock)
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set. What fails is tried again."""
@@ -158,7 +160,9 @@ class Reconciler:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
         self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
         self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
-        table = self.guard(route_table(self._wanted.deployments, replicas, routed, self._wanted.tags))
+        table = self.guard(
+            route_table(self._wanted.deployments, replicas, routed, self._wanted.tags, self._wanted.rules)
+        )
         self.router.apply(table)
         self.target.tend(frozenset(backend.pool for backend in table.backends if backend.pool))
         now = self.clock()

@@ -1,14 +1,16 @@
 """From deployments and replicas to the gateway's route table. Pure.
 
 `name` and `name:production` mean the production deployment, `name:staging` the one in staging, `name:v1.2.0` that
-version wherever it is ready, production first, and so does any other tag that points at it.
+version wherever it is ready, production first, and so does any other tag that points at it. Rules change that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from modelyard.deployment import rules as routing_rules
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.rules import Rules
 from modelyard.gateway.routes import Backend, Endpoint, Route, RouteTable
 from modelyard.refs import ModelRef
 from modelyard.repository import Deployment, Pin
@@ -16,10 +18,15 @@ from modelyard.repository import Deployment, Pin
 Deployments = Mapping[str, Mapping[str, Deployment]]  # environment → model → deployment
 Tags = Mapping[str, Mapping[str, str]]  # model → tag → version
 NO_TAGS: Tags = {}
+NO_RULES = Rules()
 
 
 def route_table(
-    deployments: Deployments, replicas: Sequence[Replica], routed: frozenset[str], tags: Tags = NO_TAGS
+    deployments: Deployments,
+    replicas: Sequence[Replica],
+    routed: frozenset[str],
+    tags: Tags = NO_TAGS,
+    rules: Rules = NO_RULES,
 ) -> RouteTable:
     """Every deployed model under its names; replicas outside `routed` finish what they have and get nothing new."""
     backends: list[Backend] = []
@@ -34,10 +41,11 @@ def route_table(
             if weights:
                 routes.append(Route(_names(environment, model), tuple(weights.items())))
             for backend in own:
-                ready = weights.get(backend.id, 0) > 0 and any(not e.draining for e in backend.endpoints)
+                ready = weights.get(backend.id, 0) > 0 and backend.ready
                 name = backend.label.partition("@")[0]
                 versions[name] = max(versions.get(name, (False, backend.id)), (ready, backend.id), key=_ready)
     routes += [Route((name, *_tagged(name, tags)), ((backend, 1),)) for name, (_, backend) in versions.items()]
+    backends, routes = routing_rules.apply(backends, routes, rules)
     return RouteTable(tuple(backends), tuple(routes))
 
 

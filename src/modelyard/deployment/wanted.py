@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from modelyard.deployment.routing import NO_TAGS, Deployments, Tags
+from modelyard.deployment.rules import Rules
 from modelyard.errors import ModelyardError
 from modelyard.repository import Environment
 
@@ -24,6 +25,7 @@ class Wanted:
 
     deployments: Deployments = field(default_factory=dict)
     tags: Tags = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Reader:
     environments: Sequence[Environment]
     clock: Callable[[], float]
     tags: Callable[[str], Mapping[str, str]] = lambda _: {}  # model → its tags that no environment decides
+    rules: Callable[[], Rules] = Rules  # what the configuration says; asked each time, as it is known already
     _tags: Tags = field(default_factory=lambda: NO_TAGS)
     _gathered: float = float("-inf")
 
@@ -44,7 +47,7 @@ class Reader:
         if self.clock() - self._gathered >= _RARE_INTERVAL_S:
             self._gather_rare(deployments)
             self._gathered = self.clock()
-        return Wanted(deployments, self._tags)
+        return Wanted(deployments, self._tags, self.rules())
 
     def _gather_rare(self, deployments: Deployments) -> None:
         models = sorted({model for own in deployments.values() for model in own})

@@ -71,6 +71,12 @@ class Admin:
             refused=refused,
         )
 
+    def clusters(self) -> dict[str, dict[str, Any]]:
+        """The clusters that Envoy has taken over, as it was told them."""
+        dump = json.loads(self._ask("/config_dump?resource=dynamic_active_clusters"))
+        found = [dynamic["cluster"] for dynamic in dump.get("configs", [])]
+        return {cluster["name"]: cluster for cluster in found}
+
     def in_flight(self) -> dict[tuple[str, str, int], int]:
         """(cluster, host, port) → requests that were given to that replica and are not answered to the end."""
         return {

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from modelyard.access.rules import Issuer
@@ -83,18 +84,18 @@ class Gateway:
         routes = config.rds(table, self._settings)
         if table.access.on:  # before a route asks for tokens, what they are checked with must be there
             self._put_tokens(admin, table, deadline)
+        clusters = config.clusters(table, self._folder, _ca_file(table))
+        replicas = [backend for backend in table.clusters.values() if not backend.remote]
         state = admin.state()
         if state.routes_version != routes["version_info"]:
-            wide = [b.widened(state.endpoints.get(name, ())) for name, b in table.clusters.items()]
-            names = table.clusters.keys() | state.endpoints.keys()
-            self._put_clusters(admin, wide, names, deadline)
+            wide = [backend.widened(state.endpoints.get(backend.cluster, ())) for backend in replicas]
+            self._put_clusters(admin, wide, admin.clusters() | clusters, deadline)
             self._put_routes(admin, routes, deadline)
         if not table.access.on:
             self._put_tokens(admin, table, deadline)
-        names = set(table.clusters)
-        self._put_clusters(admin, list(table.clusters.values()), names, deadline)
+        self._put_clusters(admin, replicas, clusters, deadline)
         for path in (self._folder / "eds").glob("*.json"):
-            if path.stem not in names:
+            if path.stem not in clusters:
                 path.unlink()
         self._applied = (run, table)
 
@@ -130,14 +131,24 @@ class Gateway:
             raise Unavailable("the gateway does not run", remedy="start it with `modelyard up`")
         return run
 
-    def _put_clusters(self, admin: Admin, backends: Sequence[Backend], names: Iterable[str], deadline: float) -> None:
+    def _written(self) -> dict[str, Document]:
+        """The clusters as they were written last."""
+        try:
+            resources = json.loads(config.cds_path(self._folder).read_text())["resources"]
+        except FileNotFoundError:
+            return {}
+        return {cluster["name"]: cluster for cluster in resources}
+
+    def _put_clusters(
+        self, admin: Admin, replicas: Sequence[Backend], definitions: dict[str, Document], deadline: float
+    ) -> None:
         """Replicas first, then the list of clusters, so that a new cluster has replicas when it appears."""
-        wanted = {backend.cluster: frozenset(backend.endpoints) for backend in backends}
-        clusters = config.cds(names, self._folder)
+        wanted = {backend.cluster: frozenset(backend.endpoints) for backend in replicas}
+        clusters = config.cds(definitions)
         state = admin.state()
         documents = {
             config.eds_path(self._folder, backend.cluster): config.eds(backend)
-            for backend in backends
+            for backend in replicas
             if state.endpoints.get(backend.cluster) != wanted[backend.cluster]
         }
         if state.clusters_version != clusters["version_info"]:
@@ -148,7 +159,8 @@ class Gateway:
             return same and state.clusters_version == clusters["version_info"]
 
         if documents:
-            watches.require(len(wanted.keys() - state.endpoints.keys()))
+            written = self._written()
+            watches.require(sum(definitions[cluster] != written.get(cluster) for cluster in wanted))
             self._put(admin, documents, confirmed, deadline)
 
     def _put_routes(self, admin: Admin, routes: Document, deadline: float) -> None:
@@ -185,7 +197,7 @@ class Gateway:
         empty = RouteTable()
         documents = {
             config.rds_path(self._folder): config.rds(empty, self._settings),
-            config.cds_path(self._folder): config.cds((), self._folder),
+            config.cds_path(self._folder): config.cds({}),
             config.tokens_path(self._folder): config.tokens(empty.access),
         }
         for path, document in documents.items():
@@ -200,6 +212,16 @@ class Gateway:
                 return False
             time.sleep(_POLL_S)
         return True
+
+
+def _ca_file(table: RouteTable) -> str:
+    """What the certificates of engines elsewhere are checked against. Raises Unavailable if there is none."""
+    found = ssl.get_default_verify_paths().cafile
+    if not found and any(backend.remote and backend.remote.tls for backend in table.backends):
+        raise Unavailable(
+            "this system has no file of certificates to check an engine's by", remedy="name one in SSL_CERT_FILE"
+        )
+    return found or ""  # None, whatever its type says, where there is no such file
 
 
 def _resolve(settings: GatewaySettings) -> str:

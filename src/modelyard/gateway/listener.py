@@ -6,90 +6,132 @@ It is part of the bootstrap and never changes while Envoy runs: a changed listen
 from __future__ import annotations
 
 from modelyard.gateway import access, limits, replies, telemetry
+from modelyard.gateway.detours import HEADERS
+from modelyard.gateway.forwarding import TRANSFORM_FILTER, TYPE_FILTER, USER_STATE
 from modelyard.gateway.replies import Document, Problem
-from modelyard.gateway.route_config import JSON_FILTER, JSON_TYPES, METADATA, NAME
+from modelyard.gateway.route_config import (
+    DETOUR,
+    DETOUR_STATE,
+    JSON_FILTER,
+    JSON_TYPES,
+    METADATA,
+    MODEL_STATE,
+    NAME,
+    STATE_FILTER,
+)
+from modelyard.gateway.routes import SERVED_HEADER
 from modelyard.settings import GatewaySettings
 
-_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+_EXTENSIONS = "type.googleapis.com/envoy.extensions"
+_FILTERS = f"{_EXTENSIONS}.filters.http"
 _STREAM_IDLE = "900s"
 _SHORTLY = {"retry-after": "1"}
+# What clients may not tell the gateway or an engine: all that has our prefix or Envoy's, but for the key.
+_OURS = r"x-(?:envoy-.*|modelyard-(?:[^k].*|k[^e].*|ke[^y].*|key.+|k?e?))"
 
 
-def listener(address: str, settings: GatewaySettings, rds_path: str, access_path: str) -> Document:
-    """The static listener on `address`, an IP address."""
-    return {
-        "name": NAME,
-        "address": {"socket_address": {"address": address, "port_value": settings.port}},
-        "filter_chains": [
-            {
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _connection_manager(settings, rds_path, access_path),
-                    }
-                ]
-            }
-        ],
-    }
-
-
-def _connection_manager(settings: GatewaySettings, rds_path: str, access_path: str) -> Document:
-    kind = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    return {
-        "@type": kind,
-        "stat_prefix": NAME,
-        "server_name": NAME,
+def listener(address: str, settings: GatewaySettings, routes: Document, access_path: str) -> Document:
+    """The static listener on `address`, an IP address; `routes` is the source of the routes, and the file at
+    `access_path` what tokens are checked with."""
+    manager = _connection_manager(NAME, settings, routes)
+    before, after = access.filters(access_path)
+    manager |= {
+        "http_filters": _http_filters(settings, before, [*after, limits.limit_filter()]),
+        **telemetry.connection_manager(settings),
         "use_remote_address": True,
         "normalize_path": True,
         "merge_slashes": True,
-        "stream_idle_timeout": _STREAM_IDLE,
-        "request_headers_timeout": "30s",
-        "rds": {
-            "route_config_name": NAME,
-            "config_source": {"resource_api_version": "V3", "path_config_source": {"path": rds_path}},
-        },
-        "http_filters": _http_filters(settings, access_path),
-        "local_reply_config": {"mappers": _mappers(settings.body_limit)},
-        **telemetry.connection_manager(settings),
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+        "early_header_mutation_extensions": [_removed({"safe_regex": {"regex": _OURS}})],
+    }
+    return {
+        "name": NAME,
+        "address": {"socket_address": {"address": address, "port_value": settings.port}},
+        "filter_chains": [_chain(manager)],
     }
 
 
-def _http_filters(settings: GatewaySettings, access_path: str) -> list[Document]:
+def inner_listener(name: str, settings: GatewaySettings, routes: Document) -> Document:
+    """The static listener inside Envoy for one kind of detours (see detours.py)."""
+    manager = _connection_manager(name, settings, routes)
+    manager["early_header_mutation_extensions"] = [_removed({"exact": SERVED_HEADER})]
+    # First of all, and by a name that no route disables: without it a request would take the way it has come.
+    detour = _noting("modelyard.detour", _state(DETOUR_STATE, f"{DETOUR}%REQ({HEADERS[name]})%"))
+    manager["http_filters"] = [detour, *manager["http_filters"]]
+    return {"name": name, "internal_listener": {}, "filter_chains": [_chain(manager)]}
+
+
+def _chain(manager: Document) -> Document:
+    return {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+
+
+def _connection_manager(name: str, settings: GatewaySettings, routes: Document) -> Document:
+    return {
+        "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "server_name": NAME,
+        "stream_idle_timeout": _STREAM_IDLE,
+        "request_headers_timeout": "30s",
+        "rds": {"route_config_name": NAME, "config_source": routes},
+        "http_filters": _http_filters(settings, [], []),
+        "local_reply_config": {"mappers": _mappers(settings.body_limit)},
+    }
+
+
+def _http_filters(settings: GatewaySettings, before: list[Document], after: list[Document]) -> list[Document]:
+    """The filters, with those before the body is read and those after, when the model is known."""
+    model = _state(MODEL_STATE, f"%DYNAMIC_METADATA({METADATA}:model)%")
+    user = _state(USER_STATE, f"%DYNAMIC_METADATA({METADATA}:user)%", kind="envoy.hashable_string")
+    return [
+        *before,
+        _filter("envoy.filters.http.buffer", "buffer.v3.Buffer", max_request_bytes=settings.body_limit),
+        _filter(
+            JSON_FILTER,
+            "json_to_metadata.v3.JsonToMetadata",
+            request_rules={"rules": _body_rules(), "allow_content_types_regex": {"regex": JSON_TYPES}},
+        ),
+        _noting(STATE_FILTER, model, user),
+        *after,
+        *telemetry.http_filters(settings),
+        _filter(TYPE_FILTER, "header_mutation.v3.HeaderMutation"),
+        _filter(TRANSFORM_FILTER, "transform.v3.TransformConfig"),
+        _filter("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
+    ]
+
+
+def _body_rules() -> list[Document]:
     def note(key: str, value: str | None = None) -> Document:
         pair = {"metadata_namespace": METADATA, "key": key}
         return pair if value is None else {**pair, "value": value}
 
-    model_rule = {
+    model = {
         "selectors": [{"key": "model"}],
         "on_present": note("model"),
         "on_missing": note("problem", "missing"),
         "on_error": note("problem", "not_json"),
     }
-    first, later = access.filters(access_path)
-    return [
-        *first,
-        {
-            "name": "envoy.filters.http.buffer",
-            "typed_config": {"@type": f"{_FILTERS}.buffer.v3.Buffer", "max_request_bytes": settings.body_limit},
-        },
-        {
-            "name": JSON_FILTER,
-            "typed_config": {
-                "@type": f"{_FILTERS}.json_to_metadata.v3.JsonToMetadata",
-                "request_rules": {
-                    "rules": [model_rule, *telemetry.request_rules()],
-                    "allow_content_types_regex": {"regex": JSON_TYPES},
-                },
-            },
-        },
-        *later,
-        limits.limit_filter(),
-        *telemetry.http_filters(settings),
-        {
-            "name": "envoy.filters.http.router",
-            "typed_config": {"@type": f"{_FILTERS}.router.v3.Router", "suppress_envoy_headers": True},
-        },
-    ]
+    user = {"selectors": [{"key": "user"}], "on_present": note("user")}
+    return [model, user, *telemetry.request_rules()]
+
+
+def _noting(name: str, *states: Document) -> Document:
+    return _filter(name, "set_filter_state.v3.Config", on_request_headers=list(states), clear_route_cache=True)
+
+
+def _state(key: str, value: str, *, kind: str = "envoy.string") -> Document:
+    """What is noted of a request for the routes to look at."""
+    text = {"text_format_source": {"inline_string": value}, "omit_empty_values": True}
+    return {"object_key": key, "factory_key": kind, "format_string": text, "skip_if_empty": True}
+
+
+def _removed(names: Document) -> Document:
+    kind = f"{_EXTENSIONS}.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    mutations = [{"remove_on_match": {"key_matcher": names}}]
+    return {"name": "modelyard.headers", "typed_config": {"@type": kind, "mutations": mutations}}
+
+
+def _filter(name: str, kind: str, **options: object) -> Document:
+    return {"name": name, "typed_config": {"@type": f"{_FILTERS}.{kind}", **options}}
 
 
 def _mappers(body_limit: int) -> list[Document]:

@@ -57,6 +57,8 @@ NOT_JSON_TYPE = Problem(
 )
 NO_SUCH_PATH = Problem(404, "there is nothing at %REQ(:PATH):200%; see /v1/models and /v2", "not_found")
 
+NOT_SERVED = Problem(404, "the model at '%REQ(:PATH):200%' is not served here; see /v1/models", "model_not_found")
+
 NO_REPLICA = Problem(503, "no replica of this model is ready; try again shortly", "no_ready_replica")
 OVERLOADED = Problem(503, "too many requests wait for this model; try again shortly", "overloaded")
 REPLICA_FAILED = Problem(503, "the replica that had this request went away; try again", "replica_failed")

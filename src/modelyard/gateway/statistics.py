@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelyard.gateway import process, telemetry
+from modelyard.gateway.clusters import or_else
 from modelyard.gateway.routes import RouteTable
 
 _LINE = re.compile(r'^envoy_(\w+?)(?:_(bucket|sum|count))?\{(\w+)="((?:[^"\\]|\\.)*)"(?:,le="([^"]+)")?\} (\S+)$', re.M)
@@ -105,8 +106,9 @@ def remember(folder: Path, table: RouteTable) -> None:
     before = known(folder)
     now = dict(before)
     for backend in table.backends:
-        _, labels = now.get(backend.cluster, ("", []))
-        now[backend.cluster] = (backend.environment, sorted({*labels, backend.label}))
+        for cluster in (backend.cluster, or_else(backend)):
+            _, labels = now.get(cluster, ("", []))
+            now[cluster] = (backend.environment, sorted({*labels, backend.label}))
     if now != before:
         process.write(_path(folder), json.dumps(now))
 

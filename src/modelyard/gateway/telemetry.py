@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from urllib.parse import urlsplit
 
+from modelyard.gateway.forwarding import MODEL_HEADER
 from modelyard.gateway.replies import Document
-from modelyard.gateway.route_config import METADATA, MODEL_HEADER
+from modelyard.gateway.route_config import METADATA
 from modelyard.settings import GatewaySettings
 
 PREFIX = "modelyard"
