@@ -23,7 +23,8 @@ Message = MutableMapping[str, Any]
 class Upstream:
     """A model server in a thread. It answers with what it got; the body may ask it to wait or to stream.
 
-    {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE].
+    {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE]; with
+    {"pause": true} the last event waits for `release`.
     """
 
     def __init__(self, name: str) -> None:
@@ -85,7 +86,10 @@ class Upstream:
         if asked.get("hold"):
             await self._hold(receive)
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-        for _ in range(asked.get("stream", 0)):
+        events = asked.get("stream", 0)
+        for number in range(events):
+            if asked.get("pause") and number == events - 1:
+                await self._hold(receive)
             await send({"type": "http.response.body", "body": b'data: {"a": 1}\n\n', "more_body": True})
             await asyncio.sleep(0.02)
         answer = b"data: [DONE]\n\n" if "stream" in asked else json.dumps(got).encode()
