@@ -25,8 +25,8 @@ Message = MutableMapping[str, Any]
 class Upstream:
     """A model server in a thread. It answers with what it got; the body may ask it to wait or to stream.
 
-    {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE]. All are answered
-    with `status`.
+    {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE]; with
+    {"pause": true} the last event waits for `release`. All are answered with `status`.
     """
 
     def __init__(self, name: str, *, certificate: Path | None = None) -> None:
@@ -94,7 +94,11 @@ class Upstream:
         headers_sent = [(b"content-type", content_type)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers_sent})
         gone = asyncio.ensure_future(receive())
-        for _ in range(asked.get("stream", 0)):
+        events = asked.get("stream", 0)
+        for number in range(events):
+            if asked.get("pause") and number == events - 1:
+                while not self.release.is_set() and not gone.done():
+                    await asyncio.wait([gone], timeout=0.01)
             await send({"type": "http.response.body", "body": b'data: {"a": 1}\n\n', "more_body": True})
             await asyncio.wait([gone], timeout=0.02)
             if gone.done():
