@@ -24,11 +24,13 @@ class Upstream:
     """A model server in a thread. It answers with what it got; the body may ask it to wait or to stream.
 
     {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE].
+    {"usage": …}: the answer tells of tokens; with {"stream": true, "events": n} so does the last event.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.seen: list[dict[str, Any]] = []
+        self.bodies: list[bytes] = []
         self.release = threading.Event()
         self.cancelled = threading.Event()
         config = uvicorn.Config(
@@ -61,6 +63,7 @@ class Upstream:
 
     def forget(self) -> None:
         self.seen.clear()
+        self.bodies.clear()
         self.release.clear()
         self.cancelled.clear()
 
@@ -82,13 +85,19 @@ class Upstream:
         path = scope["raw_path"].decode()
         got = {"server": self.name, "path": path, "headers": headers, "size": len(body), "model": asked.get("model")}
         self.seen.append(got)
+        self.bodies.append(body)
         if asked.get("hold"):
             await self._hold(receive)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-        for _ in range(asked.get("stream", 0)):
+        kind = b"text/event-stream" if asked.get("stream") is True else b"application/json"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        for _ in range(int(asked.get("events", asked.get("stream", 0)))):
             await send({"type": "http.response.body", "body": b'data: {"a": 1}\n\n', "more_body": True})
             await asyncio.sleep(0.02)
-        answer = b"data: [DONE]\n\n" if "stream" in asked else json.dumps(got).encode()
+        if "usage" in asked:
+            got["usage"] = asked["usage"]
+        answer = json.dumps(got).encode()
+        if "stream" in asked:
+            answer = (b"data: %s\n\n" % answer if "usage" in asked else b"") + b"data: [DONE]\n\n"
         await send({"type": "http.response.body", "body": answer})
 
     async def _hold(self, receive: Callable[[], Any]) -> None:
