@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route as Address
 from starlette.testclient import TestClient
 
 from modelyard.api.metrics import Metrics
 from modelyard.errors import NotFound, StoreError, Unavailable
+from modelyard.gateway import Backend, Gateway, Route, RouteTable
 from modelyard.gateway.statistics import Histogram, Served, Statistics
+from modelyard.settings import GatewaySettings
 
 from .conftest import Served as ServedYard
+from .conftest import free_port, minilm
 
 LABELS = ("model", "version", "environment", "engine", "code", "reason", "kind", "le")
 DIGIT, GONE, NOBODY = Served("ns/digit", "v1.0.0", "production"), Served("gone", "v2.0.0", "staging"), Served()
@@ -44,7 +46,7 @@ def engine_of(ref: str) -> str:
 
 
 def answer(read: Callable[[], Statistics], engine_of: Callable[[str], str] = engine_of, accept: str = "") -> str:
-    app = Starlette(routes=[Route("/metrics", Metrics(read, engine_of).answer)])
+    app = Starlette(routes=[Address("/metrics", Metrics(read, engine_of).answer)])
     response = TestClient(app).get("/metrics", headers={"accept": accept})
     assert response.status_code == 200
     return response.text
@@ -53,7 +55,7 @@ def answer(read: Callable[[], Statistics], engine_of: Callable[[str], str] = eng
 def samples(text: str) -> dict[str, dict[tuple[str, ...], float]]:
     """Each sample's name, the values of its labels in the order of LABELS, its value."""
     values: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
+    for family in text_string_to_metric_families(text):
         for sample in family.samples:
             series = values.setdefault(sample.name, {})
             assert set(sample.labels) <= set(LABELS)
@@ -84,7 +86,7 @@ def test_every_number_has_its_labels(found: Statistics) -> None:
 
 def test_openmetrics_for_those_who_ask_for_it(found: Statistics) -> None:
     text = answer(lambda: found, accept="application/openmetrics-text; version=1.0.0")
-    names = {family.name for family in openmetrics.text_string_to_metric_families(text)}
+    names = {family.name for family in openmetrics.text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]
     assert {"modelyard_requests", "modelyard_tokens", "modelyard_request_duration_seconds"} <= names
 
 
@@ -98,7 +100,7 @@ def test_a_store_that_does_not_answer_costs_the_engine_alone_and_for_once(found:
         return "pytorch"
 
     metrics = Metrics(lambda: Statistics(in_flight=Counter({DIGIT: 1})), flaky)
-    client = TestClient(Starlette(routes=[Route("/metrics", metrics.answer)]))
+    client = TestClient(Starlette(routes=[Address("/metrics", metrics.answer)]))
     engines = [samples(client.get("/metrics").text)["modelyard_requests_in_flight"] for _ in range(4)]
     assert [next(iter(each))[3] for each in engines] == ["", "", "pytorch", "pytorch"]
     assert len(asked) == 3
@@ -111,7 +113,22 @@ def test_without_a_gateway_it_says_so() -> None:
     assert samples(answer(nothing)) == {"modelyard_gateway_up": {(): 0}}
 
 
-def test_the_api_has_them(served: ServedYard, tmp_path: Path) -> None:
+def test_the_api_has_them(served: ServedYard) -> None:
     response = httpx.get(f"{served.yard.settings.api.url}/metrics")
     assert response.headers["content-type"].startswith("text/plain")
     assert samples(response.text) == {"modelyard_gateway_up": {(): 0}}
+
+
+def test_the_gateway_of_the_store_is_asked_and_the_engine_is_that_of_the_version(served: ServedYard) -> None:
+    version = served.register("minilm:v1.0.0", minilm())
+    one = Backend("production", "minilm", f"minilm:v1.0.0@{version.digest}")
+    settings = GatewaySettings(port=free_port())
+    gateway = Gateway(served.yard.run_folder(served.yard.store) / "gateway", settings)
+    gateway.start()
+    try:
+        gateway.apply(RouteTable((one,), (Route(("minilm",), ((one.id, 1),)),)))
+        assert httpx.post(f"{settings.url}/v1/embeddings", json={"model": "minilm"}).status_code == 503
+        got = samples(httpx.get(f"{served.yard.settings.api.url}/metrics").text)
+    finally:
+        gateway.stop(drain_s=0)
+    assert got["modelyard_requests_total"] == {("minilm", "v1.0.0", "production", "pytorch", "503"): 1}

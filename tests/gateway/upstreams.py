@@ -88,7 +88,7 @@ class Upstream:
         self.bodies.append(body)
         if asked.get("hold"):
             await self._hold(receive)
-        kind = b"text/event-stream" if asked.get("stream") is True else b"application/json"
+        kind = b"text/event-stream" if asked.get("stream") else b"application/json"
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
         for _ in range(int(asked.get("events", asked.get("stream", 0)))):
             await send({"type": "http.response.body", "body": b'data: {"a": 1}\n\n', "more_body": True})
