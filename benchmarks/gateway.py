@@ -24,7 +24,7 @@ from open_loop import load_at
 CONNECTIONS = (1, 32, 512)
 AT_HALF_LOAD = 32
 WARM_UP_S = 0.3
-DIRECTLY, LIMIT, ROUTING, ALL = "directly", "plain Envoy", "modelyard, routing only", "modelyard, token metrics"
+DIRECTLY, LIMIT, ROUTING, ALL = "directly", "plain Envoy", "modelyard, routing only", "modelyard, everything"
 LITELLM, PORTKEY = "LiteLLM", "Portkey"
 OURS, PEERS = (ROUTING, ALL), (LITELLM, PORTKEY)
 
@@ -83,8 +83,8 @@ def started(stack: ExitStack, given: argparse.Namespace, place: Place) -> dict[s
     ways = {LIMIT: stack.enter_context(plain_envoy(place))}
     if given.nginx:
         ways["nginx"] = stack.enter_context(nginx(given.nginx, place))
-    ways[ROUTING] = stack.enter_context(modelyard_gateway(place, token_metrics=False))
-    ways[ALL] = stack.enter_context(modelyard_gateway(place, token_metrics=True))
+    ways[ROUTING] = stack.enter_context(modelyard_gateway(place, everything=False))
+    ways[ALL] = stack.enter_context(modelyard_gateway(place, everything=True))
     if given.litellm and not given.memory:
         ways[LITELLM] = stack.enter_context(litellm(given.litellm, place))
     if given.portkey and not given.memory:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,18 @@ import psutil
 
 from instant import MODEL
 from measure import accepts, free_port, pinned, post, running, wait_for
+from modelyard.access import AccessJournal, Rules
+from modelyard.access.keys import KeySource
+from modelyard.access.roles import EVERY_MODEL
+from modelyard.configuration.sections import RateLimit
 from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable, process
 from modelyard.settings import GatewaySettings
+from modelyard.store import Memory
 
 _QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "What is written here? " * 10}]}
 _STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 _PATH = "/v1/chat/completions"
+_NO_LIMIT = 1_000_000_000  # requests a minute: each is counted, none refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +70,38 @@ def way(port: int, pid: int | None = None, **headers: str) -> Way:
 
 
 @contextmanager
-def modelyard_gateway(place: Place, **settings: Any) -> Iterator[Way]:
-    """A gateway with one model, which the server stands for."""
+def modelyard_gateway(place: Place, *, everything: bool) -> Iterator[Way]:
+    """A gateway with one model, which the server stands for.
+
+    It only routes, or it does everything: checks a token, limits the token's requests, and counts the answers' tokens.
+    """
     folder, port = place.folder / f"gateway-{len(list(place.folder.iterdir()))}", free_port()
     backend = Backend("production", MODEL, f"{MODEL}:v1.0.0@sha256:{'0' * 64}", (Endpoint("127.0.0.1", place.server),))
     names = (MODEL, f"{MODEL}:production", f"{MODEL}:v1.0.0")
-    gateway = Gateway(folder, GatewaySettings(port=port, workers=place.workers, **settings))
+    table = RouteTable((backend,), (Route(names, ((backend.id, 1),)),))
+    headers = {}
+    if everything:
+        token, rules = _access(place.folder / f"{folder.name}.pem")
+        headers["authorization"] = f"Bearer {token}"
+        table = replace(table, access=rules, limits={MODEL: RateLimit(requests_per_minute=_NO_LIMIT)})
+    settings = GatewaySettings(port=port, workers=place.workers, token_metrics=everything)
+    gateway = Gateway(folder, settings)
     try:
         with pinned(place.cores):
             gateway.start()
-        gateway.apply(RouteTable((backend,), (Route(names, ((backend.id, 1),)),)))
+        gateway.apply(table)
         run = process.recorded(folder)
-        yield way(port, run.pid if run else None)
+        yield way(port, run.pid if run else None, **headers)
     finally:
         gateway.stop(drain_s=0)
+
+
+def _access(key: Path) -> tuple[str, Rules]:
+    """A token for every model, and the rules that let it in."""
+    journal = AccessJournal(Memory(), KeySource(key), user="benchmark")
+    journal.init()
+    token, _ = journal.create("benchmark", "caller", EVERY_MODEL, 24 * 3600)
+    return token, journal.rules()
 
 
 @contextmanager

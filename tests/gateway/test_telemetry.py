@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from access.support import Office
+from modelyard.configuration.sections import RateLimit
 from modelyard.errors import Unavailable
 from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable, process, statistics
 from modelyard.gateway.statistics import Histogram, Served, Statistics
@@ -126,6 +128,27 @@ def test_the_access_log_tells_of_requests_without_their_bodies(
     assert (third["status"], third["route"], third["model"]) == (200, "ns/digit", one.label)
     assert settings.access_log is not None
     assert "secret" not in settings.access_log.read_text()
+
+
+def test_who_is_refused_and_who_asked(
+    gateway: Gateway, client: Client, upstream: Start, settings: GatewaySettings, tmp_path: Path
+) -> None:
+    office, one = Office(tmp_path), backend("ns/digit", upstream("one").endpoint())
+    limit = {"ns/digit": RateLimit(requests_per_minute=1)}
+    gateway.apply(RouteTable((one,), (Route(("ns/digit",), ((one.id, 1),)),), access=office.rules, limits=limit))
+    token = office.token()
+    headers: list[dict[str, str]] = [{}, *[{"authorization": f"Bearer {token}"}] * 2]
+    answers = [client.ask("POST", "/v1/completions", {"model": "ns/digit"}, headers=each) for each in headers]
+    assert [answer.status for answer in answers] == [401, 200, 429]
+    requests = gateway.statistics().requests
+    assert {status: count for (_, status), count in requests.items()} == {401: 1, 200: 1, 429: 1}
+    assert (DIGIT, 429) in requests
+    assert not gateway.statistics().failures
+    subjects = [line.get("subject") for line in lines(settings, 3)]
+    assert subjects[0] is None
+    assert subjects[1]
+    assert settings.access_log is not None
+    assert token not in settings.access_log.read_text()
 
 
 def test_every_answer_has_a_request_id(gateway: Gateway, client: Client, upstream: Start) -> None:
