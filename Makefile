@@ -5,6 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 MLFLOW := .venv-mlflow
+LITELLM := .venv-litellm
+PORTKEY := .venv-portkey
+NGINX  := .venv-nginx
 AZURE  := $(VENV)/azurite/.ready
 VLLM   := .venv-vllm
 TORCHSERVE := .venv-torchserve
@@ -13,7 +16,7 @@ TORCHSERVE := .venv-torchserve
 PYTEST_OPTIONS ?= -m "not side_environment and not ollama"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines demo up test check format bench docs clean
+.PHONY: help setup engines demo up test check format peers bench docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1 /' | awk '{ printf "%-8s", $$1; $$1 = ""; print }'
@@ -84,11 +87,32 @@ format: $(READY) ## Format the code
 docs: $(READY) ## Write the reference pages from the code
 	$(BIN)/python docs/generate.py
 
-bench: $(READY) engines ## Measure side by side
-	$(BIN)/python benchmarks/gateway.py
+peers: $(LITELLM)/.ready $(PORTKEY)/.ready $(NGINX)/.ready ## Install what the gateway is measured against (Debian, npm)
+
+$(LITELLM)/.ready: engines/litellm.txt
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet --upgrade pip
+	$(LITELLM)/bin/python -m pip install --quiet --no-deps --requirement engines/litellm.txt
+	@touch $@
+
+$(PORTKEY)/.ready: benchmarks/portkey/package-lock.json
+	mkdir -p $(PORTKEY)
+	cp benchmarks/portkey/package.json benchmarks/portkey/package-lock.json $(PORTKEY)
+	npm ci --prefix $(PORTKEY) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+$(NGINX)/.ready:
+	mkdir -p $(NGINX)
+	cd $(NGINX) && apt-get download --quiet nginx && dpkg -x nginx_*.deb .
+	@touch $@
+
+bench: $(READY) engines peers ## Measure side by side
+	$(BIN)/python benchmarks/gateway.py --litellm $(LITELLM)/bin/python --portkey $(PORTKEY) --nginx $(NGINX)/usr/sbin/nginx
+	$(BIN)/python benchmarks/gateway.py --memory
 	$(BIN)/python benchmarks/batching.py
 	$(BIN)/python benchmarks/transfer.py --mlflow $(MLFLOW)/bin/python
 	$(BIN)/python benchmarks/catalog.py --mlflow $(MLFLOW)/bin/python
 
 clean: ## Remove everything that the targets made
-	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) $(LITELLM) $(PORTKEY) $(NGINX)
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis

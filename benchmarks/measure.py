@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import re
 import signal
 import socket
@@ -30,6 +31,8 @@ Result = TypeVar("Result")
 
 _START_TIMEOUT_S = 60
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.I)
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Speed:
     per_second: float
     median_ms: float
     p99_ms: float
+    answers: int
 
 
 def options(description: str | None, *, rounds: int, seconds: float | None = None) -> argparse.ArgumentParser:
@@ -101,29 +105,50 @@ def accepts(port: int) -> bool:
     return True
 
 
+def pin(cores: set[int] | None) -> None:
+    """Keep this process, and what it starts from now on, to these cores."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+
+
 @contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A process without output while the block runs; killed, as nothing that it keeps is needed afterwards."""
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
+def pinned(cores: set[int] | None) -> Iterator[None]:
+    """What is started in this block stays on these cores."""
+    before = os.sched_getaffinity(0)
+    pin(cores)
     try:
         yield
+    finally:
+        pin(before)
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, *, cores: set[int] | None = None
+) -> Iterator[int]:
+    """A process' id, without output while the block runs; killed, as nothing that it keeps is needed afterwards."""
+    quiet = subprocess.DEVNULL
+    with pinned(cores):
+        process = subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
+        yield process.pid
     finally:
         process.kill()
         process.wait()
 
 
 @contextmanager
-def own_process() -> Iterator[ProcessPoolExecutor]:
+def own_process(cores: set[int] | None = None) -> Iterator[ProcessPoolExecutor]:
     """A process that keeps what is measured, or the load generator, apart from this one."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=pin, initargs=(cores,)) as pool:
         yield pool
 
 
-def post(path: str, body: bytes) -> bytes:
-    """A whole HTTP request."""
+def post(path: str, body: bytes, **headers: str) -> bytes:
+    """A whole HTTP request; in the names of headers, _ stands for -."""
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    return head.encode() + b"\r\n\r\n" + body
+    more = "".join(f"\r\n{name.replace('_', '-')}: {value}" for name, value in headers.items())
+    return (head + more).encode() + b"\r\n\r\n" + body
 
 
 def message_end(data: bytes) -> int:
@@ -131,7 +156,12 @@ def message_end(data: bytes) -> int:
     head = data.find(b"\r\n\r\n")
     if head < 0:
         return 0
+    if data.startswith(b"GET "):
+        return head + 4
     length = _LENGTH.search(data, 0, head)
+    if length is None and _CHUNKED.search(data, 0, head):
+        last = data.find(_LAST_CHUNK, head + 2)
+        return last + len(_LAST_CHUNK) if last >= 0 else 0
     if length is None:
         raise ValueError(f"a message without content-length: {data[:200]!r}")
     end = head + 4 + int(length[1])
@@ -148,7 +178,7 @@ def load(port: int, requests: Sequence[bytes], connections: int, seconds: float)
         latencies = sorted(runner.run(_ask(port, requests, connections, began + seconds)))
     elapsed = time.perf_counter() - began
     p99 = latencies[math.ceil(len(latencies) * 0.99) - 1]  # the nearest rank: a slow machine may answer only once
-    return Speed(len(latencies) / elapsed, statistics.median(latencies) * 1000, p99 * 1000)
+    return Speed(len(latencies) / elapsed, statistics.median(latencies) * 1000, p99 * 1000, len(latencies))
 
 
 async def _ask(port: int, requests: Sequence[bytes], connections: int, deadline: float) -> list[float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from modelyard.gateway import Endpoint, Route, RouteTable, config, replies
 from modelyard.settings import GatewaySettings
@@ -29,9 +32,26 @@ def test_routes_do_not_depend_on_replicas() -> None:
 
 
 def test_the_bootstrap_changes_with_each_setting(tmp_path: Path) -> None:
-    changes = [{}, {"port": 7171}, {"workers": 3}, {"body_limit": 4096}]
+    changes: list[dict[str, object]] = [{}, {"port": 7171}, {"workers": 3}, {"body_limit": 4096}]
+    changes += [{"token_metrics": False}, {"access_log": tmp_path}, {"otlp_endpoint": "http://localhost:4318"}]
     made = [str(config.bootstrap(tmp_path, "127.0.0.1", SETTINGS.model_copy(update=change))) for change in changes]
-    assert len({*made, str(config.bootstrap(tmp_path, "::1", SETTINGS))}) == 5
+    assert len({*made, str(config.bootstrap(tmp_path, "::1", SETTINGS))}) == 8
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "uri", "port"),
+    [
+        ("http://collector:4318", "http://collector:4318/v1/traces", 4318),
+        ("http://collector/", "http://collector/v1/traces", 80),
+        ("http://collector:4318/own/path", "http://collector:4318/own/path", 4318),
+    ],
+)
+def test_the_receiver_of_traces(endpoint: str, uri: str, port: int, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"otlp_endpoint": endpoint})
+    static = config.bootstrap(tmp_path, "127.0.0.1", settings)["static_resources"]
+    (cluster,) = static["clusters"]
+    assert f'"uri": "{uri}"' in json.dumps(static["listeners"])
+    assert f'"address": "collector", "port_value": {port}' in json.dumps(cluster)
 
 
 def test_clusters_do_not_depend_on_order(tmp_path: Path) -> None:

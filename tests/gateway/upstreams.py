@@ -26,13 +26,15 @@ class Upstream:
     """A model server in a thread. It answers with what it got; the body may ask it to wait or to stream.
 
     {"hold": true}: the answer waits for `release`. {"stream": n}: n events, 20 ms apart, then [DONE]; with
-    {"pause": true} the last event waits for `release`. All are answered with `status`.
+    {"pause": true} the last event waits for `release`. {"usage": …}: the answer tells of tokens; with
+    {"stream": true, "events": n} so does the last event. All are answered with `status`.
     """
 
     def __init__(self, name: str, *, certificate: Path | None = None) -> None:
         self.name = name
         self.status = 200
         self.seen: list[dict[str, Any]] = []
+        self.bodies: list[bytes] = []
         self.release = threading.Event()
         self.cancelled = threading.Event()
         config = uvicorn.Config(
@@ -66,6 +68,7 @@ class Upstream:
 
     def forget(self) -> None:
         self.seen.clear()
+        self.bodies.clear()
         self.release.clear()
         self.cancelled.clear()
 
@@ -88,13 +91,14 @@ class Upstream:
         got = {"server": self.name, "path": path, "headers": headers, "size": len(body), "model": asked.get("model")}
         got["asked"] = asked if len(body) < 10_000 else {}
         self.seen.append(got)
+        self.bodies.append(body)
         if asked.get("hold"):
             await self._hold(receive)
         content_type = b"text/event-stream" if "stream" in asked else b"application/json"
         headers_sent = [(b"content-type", content_type)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers_sent})
         gone = asyncio.ensure_future(receive())
-        events = asked.get("stream", 0)
+        events = int(asked.get("events", asked.get("stream", 0)))
         for number in range(events):
             if asked.get("pause") and number == events - 1:
                 while not self.release.is_set() and not gone.done():
@@ -105,7 +109,11 @@ class Upstream:
                 self.cancelled.set()
                 return
         gone.cancel()
-        answer = b"data: [DONE]\n\n" if "stream" in asked else json.dumps(got).encode()
+        if "usage" in asked:
+            got["usage"] = asked["usage"]
+        answer = json.dumps(got).encode()
+        if "stream" in asked:
+            answer = (b"data: %s\n\n" % answer if "usage" in asked else b"") + b"data: [DONE]\n\n"
         await send({"type": "http.response.body", "body": answer})
 
     async def _hold(self, receive: Callable[[], Any]) -> None:

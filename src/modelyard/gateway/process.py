@@ -174,6 +174,7 @@ def _arguments(folder: Path, workers: int) -> list[str]:
         *("--admin-address-path", str(_address_path(folder))),
         *("--concurrency", str(workers)),
         *("--log-level", "warning"),
+        *("--file-flush-interval-msec", "1000"),
         "--use-dynamic-base-id",
         "--reject-unknown-dynamic-fields",
     ]

@@ -24,7 +24,7 @@ MICROSECONDS = 1_000_000
 TRACES_CLUSTER = "traces"
 
 _USAGE = "modelyard.usage"
-_STREAM = "stream"
+_STREAM, _STREAMED_USAGE = "stream", "streamed_usage"
 _BACKEND = f"%RESP({MODEL_HEADER})%{SEPARATOR}%UPSTREAM_CLUSTER%"
 _OUTCOME = f"{_BACKEND}{SEPARATOR}%RESPONSE_CODE%{SEPARATOR}%RESPONSE_FLAGS%"
 _LIMITS = {"max_counters": 50_000, "max_histograms": 20_000}
@@ -62,8 +62,12 @@ def connection_manager(settings: GatewaySettings) -> Document:
 
 
 def request_rules() -> list[Document]:
-    """What to note of a request's body: whether a stream is asked for."""
-    return [{"selectors": [{"key": _STREAM}], "on_present": {"metadata_namespace": METADATA, "key": _STREAM}}]
+    """What to note of a request's body: whether a stream is asked for, and its usage."""
+    paths = {_STREAM: (_STREAM,), _STREAMED_USAGE: ("stream_options", "include_usage")}
+    return [
+        {"selectors": [{"key": each} for each in path], "on_present": {"metadata_namespace": METADATA, "key": key}}
+        for key, path in paths.items()
+    ]
 
 
 def http_filters(settings: GatewaySettings) -> list[Document]:
@@ -89,9 +93,10 @@ def http_filters(settings: GatewaySettings) -> list[Document]:
         "@type": f"{_EXTENSIONS}.filters.http.json_to_metadata.v3.JsonToMetadata",
         "response_rules": {"rules": rules},
     }
+    # Each event costs a parse, so streams are read for those alone who asked for the usage in them.
     return [
-        {"name": "modelyard.tokens", "typed_config": _only_at(_ANSWERS_WITH_TOKENS, answers)},
-        {"name": "modelyard.tokens_of_streams", "typed_config": streams},
+        {"name": "modelyard.tokens", "typed_config": _only_if(_path_is(_ANSWERS_WITH_TOKENS), answers)},
+        {"name": "modelyard.tokens_of_streams", "typed_config": _only_if(_is_noted(_STREAMED_USAGE), streams)},
     ]
 
 
@@ -111,6 +116,7 @@ def bootstrap(settings: GatewaySettings) -> Document:
         "name": TRACES_CLUSTER,
         "type": "STRICT_DNS",
         "connect_timeout": "1s",
+        "dns_lookup_family": "V4_PREFERRED",
         "wait_for_warm_on_init": False,
         "load_assignment": {"cluster_name": TRACES_CLUSTER, "endpoints": [endpoint]},
     }
@@ -158,6 +164,7 @@ def _tracing(settings: GatewaySettings, endpoint: str) -> Document:
         "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": tracer},
         "random_sampling": {"value": settings.trace_percent},
         "spawn_upstream_span": True,
+        "custom_tags": [{"tag": "modelyard.model", "value": f"%RESP({MODEL_HEADER})%"}],
     }
 
 
@@ -195,32 +202,44 @@ def _noted(namespace: str, key: str, value: Document) -> Document:
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
 
-def _only_at(paths: tuple[str, ...], config: Document) -> Document:
-    """The filter for the requests to these paths alone."""
-    path_header = {
+def _only_if(predicate: Document, config: Document) -> Document:
+    """A filter for the requests alone that the predicate is true of."""
+    skip = {"@type": f"{_EXTENSIONS}.filters.common.matcher.action.v3.SkipFilter"}
+    matcher = {
+        "predicate": {"not_matcher": {"single_predicate": predicate}},
+        "on_match": {"action": {"name": "skip", "typed_config": skip}},
+    }
+    return {
+        "@type": f"{_EXTENSIONS}.common.matching.v3.ExtensionWithMatcher",
+        "extension_config": {"name": "conditional", "typed_config": config},
+        "xds_matcher": {"matcher_list": {"matchers": [matcher]}},
+    }
+
+
+def _path_is(paths: tuple[str, ...]) -> Document:
+    """Whether the request is to one of these paths, with any query."""
+    header = {
         "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
         "header_name": ":path",
     }
-    skip = {"@type": f"{_EXTENSIONS}.filters.common.matcher.action.v3.SkipFilter"}
-    regex = rf"(?:{'|'.join(paths)})(?:\?.*)?"
     return {
-        "@type": f"{_EXTENSIONS}.common.matching.v3.ExtensionWithMatcher",
-        "extension_config": {"name": "envoy.filters.http.json_to_metadata", "typed_config": config},
-        "xds_matcher": {
-            "matcher_list": {
-                "matchers": [
-                    {
-                        "predicate": {
-                            "not_matcher": {
-                                "single_predicate": {
-                                    "input": {"name": "path", "typed_config": path_header},
-                                    "value_match": {"safe_regex": {"google_re2": {}, "regex": regex}},
-                                }
-                            }
-                        },
-                        "on_match": {"action": {"name": "skip", "typed_config": skip}},
-                    }
-                ]
-            }
-        },
+        "input": {"name": "path", "typed_config": header},
+        "value_match": {"safe_regex": {"google_re2": {}, "regex": rf"(?:{'|'.join(paths)})(?:\?.*)?"}},
+    }
+
+
+def _is_noted(key: str) -> Document:
+    """Whether the request's body says so: filters behind the one that reads it see what it noted."""
+    noted = {
+        "@type": f"{_EXTENSIONS}.matching.common_inputs.network.v3.DynamicMetadataInput",
+        "filter": METADATA,
+        "path": [{"key": key}],
+    }
+    value = {
+        "@type": f"{_EXTENSIONS}.matching.input_matchers.metadata.v3.Metadata",
+        "value": {"bool_match": True},
+    }
+    return {
+        "input": {"name": "noted", "typed_config": noted},
+        "custom_match": {"name": "value", "typed_config": value},
     }
