@@ -30,4 +30,5 @@ def replica(name: str, version: Pin, state: Any = "ready", **options: Any) -> Re
     values: dict[str, Any] = {"rollout": "now", "since_s": 5.0, "port": 20000 + sum(name.encode())} | options
     if state == "ready":
         values.setdefault("routed", "unrouted_s" not in values)
-    return Replica(id=name, environment="production", model="digit", pin=version, state=state, **values)
+    values.setdefault("environment", "production")
+    return Replica(id=name, model="digit", pin=version, state=state, **values)
