@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modelyard.deployment import DeploymentManager, LocalStatus, Suite, manager
+from modelyard.deployment.plan import Replica
 from modelyard.deployment.validation import Check, Validation
 from modelyard.errors import (
     Conflict,
@@ -19,13 +20,21 @@ from modelyard.errors import (
     Unavailable,
     ValidationFailed,
 )
-from modelyard.repository import Deployment, Environment, EvidenceJournal, ModelRepository
+from modelyard.repository import Deployment, Environment, EvidenceJournal, ModelRepository, ModelVersion
 from modelyard.settings import DeploymentSettings, Settings
 from modelyard.store import Memory
+
+from .builders import replica
 
 GOOD: tuple[Check, ...] = (Check("answers", True, "answered"),)
 BAD = (Check("answers", True, "answered"), Check("accuracy", False, "0.5 is worse than the threshold 0.9"))
 OTHER = Suite(name="other")
+
+
+def engine_here(version: ModelVersion, engine: str | None) -> dict[str, str]:
+    """What the rule says, unless an engine is known."""
+    found = manager.engine_of(version)
+    return found | {"engine": engine or found["engine"]}
 
 
 class Bench:
@@ -37,7 +46,8 @@ class Bench:
         self.validated = 0
         self.repository = repository
         settings = Settings(user="tester", deployment=DeploymentSettings(timeout_s=0.3))
-        local = LocalStatus(lambda: self.running, list)
+        self.replicas: list[Replica] = []
+        local = LocalStatus(lambda: self.running, lambda: self.replicas, engine=engine_here)
         self.manager = DeploymentManager(repository, target=target, settings=settings, local=local)
 
     def promote(self, version: str, **options: Any) -> Deployment:
@@ -155,6 +165,24 @@ def test_evidence_on_another_engine_does_not_do(bench: Bench, monkeypatch: pytes
     monkeypatch.setattr(manager, "version", lambda library: "99.0")
     bench.promote("v1.1.0")
     assert bench.validated == 2
+
+
+def test_what_was_staged_on_another_engine_is_not_promoted(bench: Bench) -> None:
+    bench.stage("v1.1.0")
+    pin = bench.repository.environment("staging").get("digit").serving
+    assert pin is not None
+    bench.replicas = [replica("a", pin, environment="staging", engine="ollama")]
+    with pytest.raises(Refused, match=r"was validated on ollama .*; production would run pytorch .*; stage it again"):
+        bench.promote("v1.1.0")
+    (evidence,) = (
+        EvidenceJournal(bench.repository.storage, "validation")
+        .newest(bench.repository.resolve("digit:v1.1.0").ref)
+        .values()
+    )
+    assert evidence.engine["engine"] == "ollama"
+
+    bench.replicas = [replica("a", pin, environment="staging", engine="pytorch")]
+    assert bench.promote("v1.1.0").evidence
 
 
 def test_evidence_of_other_bytes_does_not_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

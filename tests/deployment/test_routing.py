@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from modelyard.deployment.routing import route_table
-from modelyard.gateway.routes import RouteTable
+from modelyard.gateway.routes import Endpoint, RouteTable
 from modelyard.repository import Deployment
 
 from .builders import V1, V2, replica, serving
@@ -63,3 +63,14 @@ def test_staging_has_its_own_name_and_production_is_preferred_for_a_version() ->
 def test_what_is_not_deployed_has_no_name() -> None:
     gone = Deployment(earlier=(V1,), outcome="done")
     assert route_table({"production": {"digit": gone}}, [], frozenset()) == RouteTable()
+
+
+def test_versions_in_an_engine_that_runs_on_its_own() -> None:
+    """Its replicas have one address, which drains when the last of them does; it has its own name for a version."""
+    there = {"host": "10.0.0.7", "port": 11434, "internal_name": "modelyard/digit:1"}
+    replicas = [replica("a", V1, **there), replica("b", V1, **there)]
+    deployments = {"production": {"digit": serving(V1, replicas=2)}}
+    for routed, draining in (("ab", False), ("b", False), ("", True)):
+        (backend,) = route_table(deployments, replicas, frozenset(routed)).backends
+        assert backend.endpoints == (Endpoint("10.0.0.7", 11434, draining),)
+        assert backend.internal_name == "modelyard/digit:1"

@@ -36,6 +36,7 @@ from pathlib import Path
 params = xllamacpp.CommonParams()
 params.model.path, params.port = str(find_gguf(Path(sys.argv[1]))), int(sys.argv[3])
 params.embedding, params.ui, params.verbosity = True, False, 1
+params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
 server = xllamacpp.Server(params)
 signal.pause()
 """

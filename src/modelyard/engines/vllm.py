@@ -71,7 +71,7 @@ def run(
 
 def dtype(options: Sequence[str]) -> str | None:
     """The precision that options ask for."""
-    for option, following in zip(options, (*options[1:], None), strict=True):
+    for option, following in zip(options, (*options[1:], ""), strict=False):
         name, equals, value = option.partition("=")
         if name == "--dtype":
             return value if equals else following
