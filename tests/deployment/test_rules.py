@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.configuration import sections
+from modelyard.configuration import ConfigurationManager, sections
 from modelyard.deployment.routing import route_table
 from modelyard.deployment.rules import LatestRules, Rules, mixed
 from modelyard.errors import InvalidInput, StoreError
 from modelyard.gateway.routes import MAX_WEIGHT, Route, RouteTable
+from modelyard.store import Memory
 
 from .builders import V1, V2, V3, replica, serving
 
@@ -168,6 +170,19 @@ def test_a_section_that_can_not_be_read_or_is_wrong_stays_as_it_was(caplog: pyte
     ]
     now |= {"routing": {}, "external": {}}
     assert latest.read() == Rules()
+
+
+def test_what_is_configured_becomes_a_rule() -> None:
+    configuration = ConfigurationManager(Memory(), user="somebody")
+    latest = LatestRules(configuration.watch)
+    assert latest.read().routing == {}
+    elsewhere = ConfigurationManager(configuration.storage, user="somebody")
+    elsewhere.set_config("routing", "digit", {"timeout_s": 3})
+    deadline = time.monotonic() + 15
+    while not latest.read().routing:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert latest.read().routing["digit"].timeout_s == 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**12), st.dictionaries(st.sampled_from("abcd"), st.integers(0, 10**6)))))

@@ -12,7 +12,6 @@ from modelyard.gateway.routes import SERVED_HEADER, Backend, Mirror, Route, Rout
 MODEL_HEADER = "x-modelyard-model"
 KEY_HEADER = "x-modelyard-key"
 USER_STATE = "modelyard.user"
-TYPE_FILTER = "envoy.filters.http.header_mutation"
 TRANSFORM_FILTER = "envoy.filters.http.transform"
 _LONGEST_S = 1e9  # what Envoy has room for, and more than anybody waits
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
@@ -37,20 +36,6 @@ _RETRY_ELSEWHERE: Document = {
             "@type": f"{_EXTENSIONS}.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
             "update_frequency": 2,
         },
-    },
-}
-# TRANSFORM_FILTER takes nothing else for JSON, though it may be called application/x+json, or in capitals.
-_PLAIN_JSON: Document = {
-    "@type": f"{_EXTENSIONS}.filters.http.header_mutation.v3.HeaderMutationPerRoute",
-    "mutations": {
-        "request_mutations": [
-            {
-                "append": {
-                    "header": {"key": "content-type", "value": "application/json"},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-            }
-        ]
     },
 }
 # The same key leads to the same version, as long as the weights are the same.
@@ -89,6 +74,11 @@ def forwarding(
     return found | ({"request_headers_to_add": headers} if headers else {})
 
 
+def renames(route: Route, table: RouteTable) -> bool:
+    """Whether a request's body may have to be written anew, which Envoy does for a plain application/json alone."""
+    return any(table.backend(backend).internal_name is not None for backend, _ in route.weights)
+
+
 def _share(backend: Backend, weight: int, *, or_else_to: str | None, by_body: bool) -> Document:
     # The answer of a fallback has its own label already.
     label = _header(MODEL_HEADER, backend.label, only_if_absent=or_else_to is not None)
@@ -102,7 +92,7 @@ def _share(backend: Backend, weight: int, *, or_else_to: str | None, by_body: bo
     if backend.remote:
         share["host_rewrite_literal"] = backend.remote.authority
     if by_body and backend.internal_name is not None:
-        share["typed_per_filter_config"] = {TYPE_FILTER: _PLAIN_JSON, TRANSFORM_FILTER: _renamed(backend.internal_name)}
+        share["typed_per_filter_config"] = {TRANSFORM_FILTER: _renamed(backend.internal_name)}
     return share
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from modelyard.gateway import access, limits, replies, telemetry
 from modelyard.gateway.detours import HEADERS
-from modelyard.gateway.forwarding import TRANSFORM_FILTER, TYPE_FILTER, USER_STATE
+from modelyard.gateway.forwarding import TRANSFORM_FILTER, USER_STATE
 from modelyard.gateway.replies import Document, Problem
 from modelyard.gateway.route_config import (
     DETOUR,
@@ -88,12 +88,15 @@ def _http_filters(settings: GatewaySettings, before: list[Document], after: list
         _filter(
             JSON_FILTER,
             "json_to_metadata.v3.JsonToMetadata",
-            request_rules={"rules": _body_rules(), "allow_content_types_regex": {"regex": JSON_TYPES}},
+            request_rules={
+                "rules": _body_rules(),
+                "allow_content_types": [replies.JSON],  # what most say, found without the pattern
+                "allow_content_types_regex": {"regex": JSON_TYPES},
+            },
         ),
         _noting(STATE_FILTER, model, user),
         *after,
         *telemetry.http_filters(settings),
-        _filter(TYPE_FILTER, "header_mutation.v3.HeaderMutation"),
         _filter(TRANSFORM_FILTER, "transform.v3.TransformConfig"),
         _filter("envoy.filters.http.router", "router.v3.Router", suppress_envoy_headers=True),
     ]

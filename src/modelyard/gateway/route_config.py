@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from modelyard import __version__
 from modelyard.gateway import access, limits, matching, replies
 from modelyard.gateway.detours import Detour, detours
-from modelyard.gateway.forwarding import RETRY, forwarding
+from modelyard.gateway.forwarding import RETRY, forwarding, renames
 from modelyard.gateway.openapi import openapi
 from modelyard.gateway.replies import Document, Problem
 from modelyard.gateway.routes import Route, RouteTable
@@ -86,8 +86,7 @@ def _matcher(table: RouteTable, models: Document, fixed: list[Document]) -> Docu
 
 
 def _by_body(table: RouteTable) -> Document:
-    routes = {name: _called(route, table) for route in table.routes for name in route.names}
-    known = {name: matching.routes(route, _nothing_there()) for name, route in routes.items()}
+    known = {name: matching.routes(*_called(route, table)) for route in table.routes for name in route.names}
     return matching.choose(matching.state(MODEL_STATE), "exact", known, matching.routes(*_body_problems(table)))
 
 
@@ -98,10 +97,14 @@ def _by_path(table: RouteTable) -> Iterator[tuple[str, Document]]:
             yield path, matching.routes(_served_at(path, route, table), unknown)
 
 
-def _called(route: Route, table: RouteTable) -> Document:
-    """The route of a POST under /v1 whose body names the model."""
-    found = forwarding(route, table, {"prefix": "/v1/", "headers": [_method("POST")]}, by_body=True)
-    return _guarded(found, route, table)
+def _called(route: Route, table: RouteTable) -> list[Document]:
+    """The routes of what is sent to /v1 with a body that names the model."""
+    post = {"prefix": "/v1/", "headers": [_method("POST")]}
+    if not renames(route, table):
+        return [_guarded(forwarding(route, table, post, by_body=True), route, table), _nothing_there()]
+    plain = {**post, "headers": [_method("POST"), _PLAIN_JSON]}
+    found = _guarded(forwarding(route, table, plain, by_body=True), route, table)
+    return [found, _problem(post, replies.NOT_JSON_TYPE), _nothing_there()]
 
 
 def _served_at(path: str, route: Route, table: RouteTable) -> Document:
@@ -167,6 +170,7 @@ _NOT_JSON_TYPE = {
     "invert_match": True,
     "treat_missing_header_as_empty": True,
 }
+_PLAIN_JSON = {"name": "content-type", "string_match": {"contains": replies.JSON}}
 _ANY: Document = {"prefix": "/"}
 _DISABLED = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 # Where the path decides, the body may hold large tensors, which need not be parsed.
