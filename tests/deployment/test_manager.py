@@ -255,6 +255,23 @@ def test_replicas_stay_as_they_were(bench: Bench) -> None:
         bench.promote("v1.2.0", replicas=0, force=True, reason="a test")
 
 
+def test_on_demand_it_stays_until_replicas_are_asked_for(bench: Bench) -> None:
+    options = {"force": True, "reason": "a test"}
+    assert bench.promote("v1.1.0", min_replicas=0, **options).spec.on_demand
+    bench.carry_out()
+    [row] = bench.manager.status()
+    assert (row.on_demand, row.ready, row.wanted) == (True, 0, 0)
+    assert bench.promote("v1.2.0", **options).spec.on_demand
+    bench.fail("it can't be loaded")
+    assert not bench.promote("v1.2.0", replicas=1, **options).spec.on_demand
+    bench.fail("it does not stay up")
+    back = bench.repository.environment("production").get("digit")
+    assert (back.spec.on_demand, back.serving_on_demand) == (True, True)
+    for sizes in ({"min_replicas": 1}, {"min_replicas": 0, "replicas": 1}):
+        with pytest.raises(InvalidInput):
+            bench.promote("v1.2.0", **sizes, **options)
+
+
 def test_with_the_target_none_it_is_only_recorded(make_bench: Callable[[str], Bench]) -> None:
     bench = make_bench("none")
     bench.running = False
