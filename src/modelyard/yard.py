@@ -262,9 +262,13 @@ class Yard:
             raise InvalidInput(
                 "these models need processes of their own", remedy="serve language models one by one, apart from others"
             )
-        folders = [self.repository.fetch(version, recheck=True) for version in versions]
         if engines != {"pytorch"}:
-            return self.launching.run(engines.pop(), versions[0], folders[0], host=host, port=port, replica=replica)
+            folder = self.repository.fetch(versions[0], recheck=True)
+            return self.launching.run(engines.pop(), versions[0], folder, host=host, port=port, replica=replica)
+        from modelyard.serving.startup import imports_ahead, without_collection
+
+        with without_collection(), imports_ahead(versions):
+            folders = [self.repository.fetch(version, recheck=True) for version in versions]
         from modelyard.serving.models import Served
         from modelyard.serving.server import run
 

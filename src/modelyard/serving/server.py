@@ -21,6 +21,7 @@ from modelyard.serving.app import create_app
 from modelyard.serving.memory import Memory, default_budget
 from modelyard.serving.models import Models, Served, Source, load, warm_up
 from modelyard.serving.pool import Pool, Shelf
+from modelyard.serving.startup import without_collection
 from modelyard.settings import ServingSettings
 
 try:
@@ -67,7 +68,8 @@ async def _serve_all(served: Sequence[Served], listener: socket.socket, settings
     models = Models()
 
     async def begin(stop: asyncio.Event) -> bool:
-        models.loaded = await _load_all(served, models, stop, settings)
+        with without_collection():
+            models.loaded = await _load_all(served, models, stop, settings)
         return models.loaded
 
     return await _serve(models, begin, listener, settings)
