@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.deployment import DeploymentManager, LocalStatus, Suite, manager
+from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts
 from modelyard.deployment.validation import Check, Validation
 from modelyard.errors import (
     Conflict,
@@ -152,7 +152,7 @@ def test_evidence_of_another_suite_does_not_do(bench: Bench) -> None:
 def test_evidence_on_another_engine_does_not_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.stage("v1.1.0")
     bench.validate("v1.1.0")
-    monkeypatch.setattr(manager, "version", lambda library: "99.0")
+    monkeypatch.setattr(facts, "version", lambda library: "99.0")
     bench.promote("v1.1.0")
     assert bench.validated == 2
 

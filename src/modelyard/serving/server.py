@@ -16,12 +16,12 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
 from modelyard.engines.listening import bind
+from modelyard.engines.startup import without_collection
 from modelyard.errors import MissingExtra, ModelyardError
 from modelyard.serving.app import create_app
 from modelyard.serving.memory import Memory, default_budget
 from modelyard.serving.models import Models, Served, Source, load, warm_up
 from modelyard.serving.pool import Pool, Shelf
-from modelyard.serving.startup import without_collection
 from modelyard.settings import ServingSettings
 
 try:
@@ -86,6 +86,7 @@ async def _serve_pool(shelf: Shelf, listener: socket.socket, settings: ServingSe
         return await _serve(pool, begin, listener, settings)
     finally:
         sweeper.cancel()
+        await pool.close()
 
 
 async def _sweep(pool: Pool) -> None:

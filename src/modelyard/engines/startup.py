@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
-
-from modelyard.repository.manifest import ModelVersion
-from modelyard.serving.runtimes import RUNTIMES
 
 
 @contextmanager
-def imports_ahead(versions: Sequence[ModelVersion]) -> Iterator[None]:
-    """Import what the versions need while the block fetches and hashes their files. What can't be imported is told by
-    whoever needs it."""
-    modules = dict.fromkeys(RUNTIMES.get(version.model.format or "") for version in versions)
+def beside(*imports: Callable[[], object]) -> Iterator[None]:
+    """Import what an engine needs while the block fetches and hashes files. A failure is told by whoever imports it
+    again."""
     with ThreadPoolExecutor(1) as ahead:
-        for module in ("modelyard.serving.server", *filter(None, modules)):
-            ahead.submit(import_module, module)
+        for each in imports:
+            ahead.submit(each)
         yield
 
 
