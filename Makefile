@@ -87,6 +87,7 @@ docs: $(READY) ## Write the reference pages from the code
 bench: $(READY) engines ## Measure side by side
 	$(BIN)/python benchmarks/gateway.py
 	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/transfer.py --mlflow $(MLFLOW)/bin/python
 	$(BIN)/python benchmarks/catalog.py --mlflow $(MLFLOW)/bin/python
 
