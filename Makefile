@@ -110,6 +110,7 @@ bench: $(READY) engines peers ## Measure side by side
 	$(BIN)/python benchmarks/gateway.py --litellm $(LITELLM)/bin/python --portkey $(PORTKEY) --nginx $(NGINX)/usr/sbin/nginx
 	$(BIN)/python benchmarks/gateway.py --memory
 	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/transfer.py --mlflow $(MLFLOW)/bin/python
 	$(BIN)/python benchmarks/catalog.py --mlflow $(MLFLOW)/bin/python
 

@@ -9,7 +9,8 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from modelyard.deployment import DeploymentManager, LocalStatus
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
-    from modelyard.deployment.targets.local import Launch, LocalTarget
+    from modelyard.deployment.targets.launch import Launch
+    from modelyard.deployment.targets.local import LocalTarget
     from modelyard.embeddings import EmbeddingManager
     from modelyard.gateway.inference import Parts
     from modelyard.gateway.routes import RouteTable
@@ -251,7 +253,9 @@ class Yard:
         Raises Refused for a version without the signature that its environment requires, before anything is loaded;
         one that was started by hand, for no environment, needs it wherever any environment does.
         """
+        from modelyard.engines import llamacpp
         from modelyard.engines.listening import bind
+        from modelyard.engines.startup import beside, without_collection
 
         bind(host, port).close()  # before gigabytes come for nothing
         versions = [self.repository.resolve(ref) for ref in refs]
@@ -262,9 +266,12 @@ class Yard:
             raise InvalidInput(
                 "these models need processes of their own", remedy="serve language models one by one, apart from others"
             )
-        folders = [self.repository.fetch(version, recheck=True) for version in versions]
         if engines != {"pytorch"}:
-            return self.launching.run(engines.pop(), versions[0], folders[0], host=host, port=port, replica=replica)
+            with beside(*([llamacpp.library] if engines == {"llamacpp"} else [])):
+                folder = self.repository.fetch(versions[0], recheck=True)
+            return self.launching.run(engines.pop(), versions[0], folder, host=host, port=port, replica=replica)
+        with without_collection(), beside(partial(_import_runtimes, versions)):
+            folders = [self.repository.fetch(version, recheck=True) for version in versions]
         from modelyard.serving.models import Served
         from modelyard.serving.server import run
 
@@ -318,7 +325,7 @@ class Yard:
 
     @staticmethod
     def _launch_pool(environment: str, replica: str, port: int) -> Launch:
-        from modelyard.deployment.targets.local import Launch
+        from modelyard.deployment.targets.launch import Launch
         from modelyard.engines import PyTorchServer
 
         argv = [sys.executable, "-m", "modelyard", "serve", "--pool", environment]
@@ -330,6 +337,15 @@ class Yard:
 
     def _configured_engine(self, model: str) -> str | None:
         return self.configuration.parsed("engines").get(ModelRef.parse(model).name)
+
+
+def _import_runtimes(versions: Sequence[ModelVersion]) -> None:
+
+    import_module("modelyard.serving.server")
+    from modelyard.serving.runtimes import prepare
+
+    for version in versions:
+        prepare(version)
 
 
 def _nearest_store(folder: Path) -> Path:

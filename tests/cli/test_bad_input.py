@@ -162,7 +162,10 @@ COMMANDS = {
     "stage good:v1.0.0": "recorded, but nothing on this machine carries out deployments",
     # Serving and asking.
     "serve nothing": "there is no model 'nothing'",
-    "serve good": "no engine here serves files of no known model format; what can be served: gguf, onnx",
+    "serve good": "no engine can serve files of no known model format",
+    "serve good --memory-budget much": "setting 'serving.memory_budget' from ",
+    "serve good --idle-timeout 5": "no engine can serve files of no known model format",
+    "stage good:v1.0.0 --replicas 2 --min-replicas 0": "has replicas of its own or runs on demand; give only one",
     "serve good --host no.such.host.invalid": "can't listen on no.such.host.invalid:8080",
     "predict good": "give either --text or --json; see `modelyard predict --help`",
     "predict good --text hi --json {}": "give either --text or --json",
@@ -189,13 +192,14 @@ USAGE = {
     "show": "Missing argument 'REF'; see `modelyard show --help`",
     "show good good": "see `modelyard show --help`",
     "register model": "Missing argument 'REF'",
-    "serve": "Missing argument 'REF'",
+    "serve": "Invalid value for 'REF': name one model or more",
     "ls --store": "Option '--store' requires an argument",
     "--store": "Option '--store' requires an argument",
     "undeploy good": "Missing option '--from'",
     "undeploy good --from mars": "'mars' is not one of 'staging', 'production'",
     "stage good:v1.0.0 --replicas 0": "Invalid value for '--replicas'",
     "stage good:v1.0.0 --replicas many": "Invalid value for '--replicas'",
+    "stage good:v1.0.0 --min-replicas 1": "Invalid value for '--min-replicas'",
     "serve good --port 0": "Invalid value for '--port'",
     "serve good --port 65536": "Invalid value for '--port'",
     "logs good --lines 0": "Invalid value for '--lines'",
@@ -222,7 +226,7 @@ def test_serve_looks_at_its_port_before_it_fetches(yard: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused(yard("serve", "good", "--port", str(port)), f"127.0.0.1:{port}", "in use; choose another port")
-    refused(yard("serve", "good", "--port", str(free_port())), "no engine here serves")
+    refused(yard("serve", "good", "--port", str(free_port())), "no engine can serve")
 
 
 def make_traps(folder: Path) -> None:

@@ -25,7 +25,7 @@ def test_register_and_show(cli: Cli, folder: Path) -> None:
     document = cli("show", "team/face-recognizer", "--json").json
 
     assert done.code == 0
-    assert done.err.startswith("note: it can be kept, but not deployed: no engine here serves files of no known model")
+    assert done.err.startswith("note: it can be kept, but not deployed: no engine can serve files of no known model")
     assert done.out.startswith("registered team/face-recognizer:v1.2.0@sha256:")
     assert done.out.endswith("(1 file, 2.0 KiB)\n")
     assert "tags: latest, stable" in shown.out and "metadata.f1: 0.9" in shown.out and "a.bin" in shown.out

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from modelyard.deployment.plan import Replica
-from modelyard.deployment.targets.local import Launch, LocalTarget
+from modelyard.deployment.targets.launch import Launch
+from modelyard.deployment.targets.local import LocalTarget
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.deployment import DeploymentManager, LocalStatus, Suite, manager
+from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts, manager
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.validation import Check, Validation
 from modelyard.errors import (
@@ -162,7 +162,7 @@ def test_evidence_of_another_suite_does_not_do(bench: Bench) -> None:
 def test_evidence_on_another_engine_does_not_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.stage("v1.1.0")
     bench.validate("v1.1.0")
-    monkeypatch.setattr(manager, "version", lambda library: "99.0")
+    monkeypatch.setattr(facts, "version", lambda library: "99.0")
     bench.promote("v1.1.0")
     assert bench.validated == 2
 
@@ -281,6 +281,23 @@ def test_replicas_stay_as_they_were(bench: Bench) -> None:
     assert bench.promote("v1.2.0", force=True, reason="a test").spec.replicas == 3
     with pytest.raises(InvalidInput, match="0 replicas"):
         bench.promote("v1.2.0", replicas=0, force=True, reason="a test")
+
+
+def test_on_demand_it_stays_until_replicas_are_asked_for(bench: Bench) -> None:
+    options = {"force": True, "reason": "a test"}
+    assert bench.promote("v1.1.0", min_replicas=0, **options).spec.on_demand
+    bench.carry_out()
+    [row] = bench.manager.status()
+    assert (row.on_demand, row.ready, row.wanted) == (True, 0, 0)
+    assert bench.promote("v1.2.0", **options).spec.on_demand
+    bench.fail("it can't be loaded")
+    assert not bench.promote("v1.2.0", replicas=1, **options).spec.on_demand
+    bench.fail("it does not stay up")
+    back = bench.repository.environment("production").get("digit")
+    assert (back.spec.on_demand, back.serving_on_demand) == (True, True)
+    for sizes in ({"min_replicas": 1}, {"min_replicas": 0, "replicas": 1}):
+        with pytest.raises(InvalidInput):
+            bench.promote("v1.2.0", **sizes, **options)
 
 
 def test_with_the_target_none_it_is_only_recorded(make_bench: Callable[[str], Bench]) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from modelyard.deployment.plan import CRASH_MEMORY_S, Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Stop, backoff
 from modelyard.deployment.plan import plan as decide
-from modelyard.repository import Deployment
+from modelyard.repository import Deployment, DeploymentSpec
 
 from .builders import V1, V2, V3, replica, serving
 
@@ -194,3 +195,21 @@ def test_backoff_grows_to_half_a_minute() -> None:
     assert waits[:5] == [0, 0, 0.5, 1, 2]
     assert waits == sorted(waits)
     assert waits[-1] == 30
+
+
+def test_a_pool_takes_over_only_when_it_has_loaded_the_version() -> None:
+    asked = replace(serving(V1, V1, replicas=2), spec=DeploymentSpec(2, min_replicas=0))
+    own = [replica("a", V1), replica("b", V1)]
+    assert decide(asked, own, LIMITS) == Plan(frozenset("ab"), (Start(V1, on_demand=True),))
+    place = replica("p", V1, "starting", on_demand=True)
+    assert decide(asked, [*own, place], LIMITS) == Plan(frozenset("ab"), ())
+    assert decide(asked, [*own, replica("p", V1, on_demand=True, unrouted_s=1.0)], LIMITS).routed == {"p"}
+
+
+def test_replicas_take_over_from_a_pool_one_by_one() -> None:
+    ran = DeploymentSpec(2, min_replicas=0)
+    asked = replace(serving(V1, V2, replicas=2), serving_spec=ran)
+    place = replica("p", V1, on_demand=True)
+    assert decide(asked, [place], LIMITS).steps == (Start(V2), Start(V2))
+    assert decide(asked, [place, replica("a", V2)], LIMITS).routed == {"a", "p"}
+    assert decide(asked, [place, replica("a", V2), replica("b", V2)], LIMITS).routed == {"a", "b"}

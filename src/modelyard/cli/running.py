@@ -47,7 +47,7 @@ def serve(
     if pool:
         raise typer.Exit(yard.serve_pool(pool, host=host, port=port))
     if not refs:
-        raise InvalidInput("no model is named", remedy="give one or more, such as name:v1.0.0")
+        raise typer.BadParameter("name one model or more", param_hint="'REF'")
     if given:
         raise typer.Exit(yard.serve_on_demand(refs, host=host, port=port))
     code = yard.serve(refs, host=host, port=port, environment=environment, engine=engine, replica=replica_id)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from modelyard.deployment.manager import engine_of
-from modelyard.deployment.targets.local import Launch
+from modelyard.deployment.facts import engine_of
+from modelyard.deployment.targets.launch import Launch
 from modelyard.engines import ENGINES, OllamaServer, VLLMServer, choose, keeper, llamacpp, vllm
 from modelyard.errors import InvalidInput, ModelyardError, Unavailable
 from modelyard.refs import ModelRef

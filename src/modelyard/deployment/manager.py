@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from modelyard import defaults
 from modelyard.deployment.client import ModelClient
+from modelyard.deployment.facts import engine_of
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.rollout import wait_for_rollout
 from modelyard.deployment.suite import DEFAULT, Suite
@@ -29,8 +29,6 @@ from modelyard.repository import (
 )
 from modelyard.repository.signatures import Signatures
 from modelyard.settings import Settings
-
-_LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntime")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,18 +325,6 @@ class _Size:
 
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
 _MEND = "mend the model and validate it again, name the suite that counts with --suite, or use --force with --reason"
-
-
-def engine_of(model: ModelVersion) -> dict[str, str]:
-    """What a version runs on in the engines that are part of modelyard: engine, its version, the precision, the class
-    of device."""
-    engine, library = _LIBRARIES.get(model.model.format or "", ("pytorch", "torch"))
-    try:
-        release = version(library)
-    except PackageNotFoundError:
-        release = "unknown"
-    precision = model.model.quantization or model.model.dtype or "unknown"
-    return {"engine": engine, "version": f"{library} {release}", "precision": precision, "device": "cpu"}
 
 
 def _said(engine: dict[str, str]) -> str:

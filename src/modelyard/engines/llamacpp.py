@@ -81,7 +81,8 @@ def find_gguf(folder: Path) -> Path:
     return found[0]
 
 
-def _start(path: Path, model_name: str, host: str, port: int) -> Any:
+def library() -> Any:
+    """llama.cpp. Raises MissingExtra."""
     # Read when the library is loaded. Threads that spin while they wait make it many times slower as soon as another
     # process, such as the replica that it replaces, wants the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -89,7 +90,11 @@ def _start(path: Path, model_name: str, host: str, port: int) -> Any:
         import xllamacpp
     except ImportError as error:
         raise MissingExtra("xllamacpp", "serve") from error
+    return xllamacpp
 
+
+def _start(path: Path, model_name: str, host: str, port: int) -> Any:
+    xllamacpp = library()
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.model_alias = {model_name}

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 
 from modelyard.engines.listening import bind
+from modelyard.engines.startup import without_collection
 from modelyard.errors import MissingExtra, ModelyardError
 from modelyard.serving.app import create_app
 from modelyard.serving.memory import Memory, default_budget
@@ -67,7 +68,8 @@ async def _serve_all(served: Sequence[Served], listener: socket.socket, settings
     models = Models()
 
     async def begin(stop: asyncio.Event) -> bool:
-        models.loaded = await _load_all(served, models, stop, settings)
+        with without_collection():
+            models.loaded = await _load_all(served, models, stop, settings)
         return models.loaded
 
     return await _serve(models, begin, listener, settings)
@@ -84,6 +86,7 @@ async def _serve_pool(shelf: Shelf, listener: socket.socket, settings: ServingSe
         return await _serve(pool, begin, listener, settings)
     finally:
         sweeper.cancel()
+        await pool.close()
 
 
 async def _sweep(pool: Pool) -> None:

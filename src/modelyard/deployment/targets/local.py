@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ import psutil
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.pools import PoolProcess
 from modelyard.deployment.targets import pool_client
+from modelyard.deployment.targets.launch import Launch, Launcher, PoolLauncher
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef
@@ -40,25 +41,6 @@ _PROBE_INTERVAL_S = 1.0  # of one that is ready
 _PROBES_LOST = 5
 _POOL = "on-demand"  # in place of model and version; `-` stands in no environment's name
 _LOGS_KEPT = 20  # of one model, those of running replicas not counted
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """How a replica is started, the path that answers 200 once it can take requests, and whether it keeps connections
-    open from one request to the next. `endpoint` is where requests go when that is not the replica's own port;
-    `internal_name` what `engine` insists on as their `model`."""
-
-    argv: list[str]
-    ready_path: str
-    keeps_connections: bool = True
-    engine: str = ""
-    endpoint: tuple[str, int] | None = None
-    internal_name: str | None = None
-
-
-# (exact reference, replica id, port); the id must stand in argv, it is how the process is known again.
-Launcher = Callable[[ModelRef, str, int], Launch]
-PoolLauncher = Callable[[str, str, int], Launch]  # the same, with an environment instead of a reference
 
 
 @dataclass(slots=True)

@@ -1,0 +1,21 @@
+"""What a version runs on: the facts that evidence is bound to."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from modelyard.repository import ModelVersion
+
+_LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntime")}
+
+
+def engine_of(model: ModelVersion) -> dict[str, str]:
+    """What a version runs on in the engines that are part of modelyard: engine, its version, the precision, the class
+    of device."""
+    engine, library = _LIBRARIES.get(model.model.format or "", ("pytorch", "torch"))
+    try:
+        release = version(library)
+    except PackageNotFoundError:
+        release = "unknown"
+    precision = model.model.quantization or model.model.dtype or "unknown"
+    return {"engine": engine, "version": f"{library} {release}", "precision": precision, "device": "cpu"}
