@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts, manager
+from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.validation import Check, Validation
 from modelyard.errors import (
@@ -33,7 +33,7 @@ OTHER = Suite(name="other")
 
 def engine_here(version: ModelVersion, engine: str | None) -> dict[str, str]:
     """What the rule says, unless an engine is known."""
-    found = manager.engine_of(version)
+    found = facts.engine_of(version)
     return found | {"engine": engine or found["engine"]}
 
 
