@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.gateway import Endpoint, Route, RouteTable, config, replies
+from modelyard.gateway import Endpoint, Route, RouteTable, config, replies, telemetry
 from modelyard.settings import GatewaySettings
 
 from .upstreams import backend
@@ -49,7 +49,7 @@ def test_the_bootstrap_changes_with_each_setting(tmp_path: Path) -> None:
 def test_the_receiver_of_traces(endpoint: str, uri: str, port: int, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"otlp_endpoint": endpoint})
     static = config.bootstrap(tmp_path, "127.0.0.1", settings)["static_resources"]
-    (cluster,) = static["clusters"]
+    (cluster,) = (cluster for cluster in static["clusters"] if cluster["name"] == telemetry.TRACES_CLUSTER)
     assert f'"uri": "{uri}"' in json.dumps(static["listeners"])
     assert f'"address": "collector", "port_value": {port}' in json.dumps(cluster)
 

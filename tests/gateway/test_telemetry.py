@@ -16,6 +16,7 @@ from access.support import Office
 from modelyard.configuration.sections import RateLimit
 from modelyard.errors import Unavailable
 from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable, process, statistics
+from modelyard.gateway.clusters import or_else
 from modelyard.gateway.statistics import Histogram, Served, Statistics
 from modelyard.settings import GatewaySettings
 
@@ -247,6 +248,18 @@ def test_versions_in_a_pool_are_told_apart(tmp_path: Path) -> None:
     shared = Served("", "", "production")
     assert found.requests == {(old, 200): 3, (new, 200): 4, (shared, 429): 5}
     assert found.in_flight == {shared: 2}
+
+
+def test_what_a_fallback_answers_is_counted_for_it(tmp_path: Path) -> None:
+    first, spare = backend("first"), backend("spare")
+    statistics.remember(tmp_path, RouteTable((first, spare)))
+    text = f'envoy_modelyard_requests{{of="{spare.label}|{or_else(first)}|200|-"}} 3\n'
+    text += f'envoy_modelyard_requests{{of="|{or_else(first)}|503|UO"}} 1\n'
+    found = statistics.read(text, statistics.known(tmp_path))
+    assert found.requests == {
+        (Served("spare", "v1.0.0", "production"), 200): 3,
+        (Served("first", "v1.0.0", "production"), 503): 1,
+    }
 
 
 def test_what_clusters_stand_for_is_kept_until_envoy_starts_anew(gateway: Gateway, tmp_path: Path) -> None:

@@ -50,6 +50,11 @@ def or_else(backend: Backend) -> str:
     return backend.cluster + _ELSE
 
 
+def without_fallback(cluster: str) -> str:
+    """The backend's own cluster, of one that may have been named by `or_else`."""
+    return cluster.removesuffix(_ELSE)
+
+
 def inner(name: str) -> Document:
     """The cluster that leads to a listener inside Envoy."""
     address = {"envoy_internal_address": {"server_listener_name": name, "endpoint_id": name}}

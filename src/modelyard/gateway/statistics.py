@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelyard.gateway import process, telemetry
-from modelyard.gateway.clusters import or_else
+from modelyard.gateway.clusters import without_fallback
 from modelyard.gateway.routes import RouteTable
 
 _LINE = re.compile(r'^envoy_(\w+?)(?:_(bucket|sum|count))?\{(\w+)="((?:[^"\\]|\\.)*)"(?:,le="([^"]+)")?\} (\S+)$', re.M)
@@ -106,9 +106,8 @@ def remember(folder: Path, table: RouteTable) -> None:
     before = known(folder)
     now = dict(before)
     for backend in table.backends:
-        for cluster in (backend.cluster, or_else(backend)):
-            _, labels = now.get(cluster, ("", []))
-            now[cluster] = (backend.environment, sorted({*labels, backend.label}))
+        _, labels = now.get(backend.cluster, ("", []))
+        now[backend.cluster] = (backend.environment, sorted({*labels, backend.label}))
     if now != before:
         process.write(_path(folder), json.dumps(now))
 
@@ -133,6 +132,7 @@ def _path(folder: Path) -> Path:
 def _served(of: str, clusters: Clusters) -> tuple[Served, list[str]]:
     """Whose statistic it is, and what else its tag says. What was refused on the way to a replica has no label."""
     label, cluster, *more = of.split(telemetry.SEPARATOR)
+    cluster = without_fallback(cluster)
     if not label:
         return _one(cluster, clusters) if cluster in clusters else Served(), more
     environment, _ = clusters.get(cluster, ("", []))
