@@ -65,36 +65,6 @@ def test_requests_that_gather_are_computed_together_and_split_again() -> None:
     assert [answer["x"][:, 0].tolist() for answer in answers] == [[0], [1], [2, 3], [4]]
 
 
-def test_a_batch_waits_for_more_until_it_is_full() -> None:
-    runtime = EchoRuntime()
-
-    async def scenario(batcher: Batcher) -> None:
-        first = await hold_first(runtime, batcher)
-        early = start(batcher, rows(1), rows(2))
-        await asyncio.sleep(0)
-        runtime.gate.set()
-        await first
-        late = start(batcher, rows(3), rows(4))
-        await asyncio.gather(*early, *late)
-
-    run(runtime, scenario, delay_s=LONG_S, max_batch=4)
-    assert runtime.calls == [1, 4]
-
-
-def test_a_batch_that_does_not_fill_starts_after_the_delay() -> None:
-    runtime = EchoRuntime()
-
-    async def scenario(batcher: Batcher) -> None:
-        first = await hold_first(runtime, batcher)
-        others = start(batcher, rows(1), rows(2))
-        await asyncio.sleep(0)
-        runtime.gate.set()
-        await asyncio.gather(first, *others)
-
-    run(runtime, scenario, delay_s=0.05)
-    assert runtime.calls == [1, 2]
-
-
 def test_no_batch_is_larger_than_the_limit() -> None:
     runtime = EchoRuntime()
 

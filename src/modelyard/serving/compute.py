@@ -1,19 +1,30 @@
-"""One batch of requests through a runtime: joined, computed, split. Pure; knows no queue, no clock, no HTTP."""
+"""One batch of pieces through a runtime: joined, computed, split. Pure; knows no queue, no clock, no HTTP."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from modelyard.errors import ModelyardError
 from modelyard.repository.manifest import Signature
+from modelyard.serving.batches import Key, Piece
 from modelyard.serving.protocol import Arrays, ModelFailed
-from modelyard.serving.runtimes import Runtime
+from modelyard.serving.runtimes import Row, RowRuntime, Runtime
 
 Result = Arrays | ModelyardError
-Key = tuple[Any, ...]
+
+ROWS: Key = ("rows",)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work(Piece):
+    """A piece with what the runtime takes: arrays, or one prepared row. `whole`: it is all of its request."""
+
+    item: Any
+    whole: bool
 
 
 def batch_key(inputs: Arrays, signature: Signature) -> Key | None:
@@ -35,39 +46,36 @@ def rows_of(inputs: Arrays) -> int:
     return max((array.shape[0] for array in inputs.values() if array.ndim), default=1) or 1
 
 
-def compute(runtime: Runtime, requests: Sequence[Arrays], key: Key | None, max_batch: int) -> list[Result]:
-    """A result, or what went wrong, for each request. A failure in a joined batch is narrowed down to its request."""
-    if len(requests) > 1:
+def prepare(runtime: RowRuntime, inputs: Arrays) -> Sequence[Row]:
+    """The request's rows, ready to be computed. Raises ModelFailed, and what the runtime refuses."""
+    try:
+        return runtime.prepare(inputs)
+    except ModelyardError:
+        raise
+    except Exception as error:
+        raise ModelFailed(f"the model failed: {_last_line(error)}") from error
+
+
+def compute(runtime: Runtime, batch: Sequence[Work]) -> list[Result]:
+    """A result, or what went wrong, for each piece. A failure in a joined batch is narrowed down to its piece."""
+    if len(batch) > 1:
         try:
-            return list(_joined(runtime, requests))
+            return list(_split(_run(runtime, batch), [piece.rows for piece in batch]))
         # A model may raise anything; whose fault it was shows when each is computed by itself.
         except Exception:
-            return [_alone(runtime, inputs, key, max_batch) for inputs in requests]
-    return [_alone(runtime, inputs, key, max_batch) for inputs in requests]
+            return [_alone(runtime, piece) for piece in batch]
+    return [_alone(runtime, piece) for piece in batch]
 
 
-def _joined(runtime: Runtime, requests: Sequence[Arrays]) -> list[Arrays]:
-    rows = [rows_of(inputs) for inputs in requests]
-    outputs = runtime.infer(_concatenate(requests))
-    _check_rows(outputs, sum(rows))
-    ends = np.cumsum(rows)
-    return [
-        {name: array[end - count : end] for name, array in outputs.items()}
-        for end, count in zip(ends, rows, strict=True)
-    ]
+def concatenate(parts: Sequence[Arrays]) -> Arrays:
+    """The parts' rows one after the other."""
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _alone(runtime: Runtime, inputs: Arrays, key: Key | None, max_batch: int) -> Result:
-    rows = rows_of(inputs)
+def _alone(runtime: Runtime, piece: Work) -> Result:
     try:
-        if key is None or rows <= max_batch:
-            return runtime.infer(inputs)
-        parts = []
-        for start in range(0, rows, max_batch):
-            part = {name: array[start : start + max_batch] for name, array in inputs.items()}
-            parts.append(runtime.infer(part))
-            _check_rows(parts[-1], rows_of(part))
-        return _concatenate(parts)
+        outputs = _run(runtime, [piece])
+        return outputs if piece.whole else _split(outputs, [piece.rows])[0]
     except ModelyardError as error:
         return error
     # A model may raise anything; the client gets its last line, the process lives on.
@@ -75,14 +83,23 @@ def _alone(runtime: Runtime, inputs: Arrays, key: Key | None, max_batch: int) ->
         return ModelFailed(f"the model failed: {_last_line(error)}")
 
 
-def _concatenate(parts: Sequence[Arrays]) -> Arrays:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _run(runtime: Runtime, batch: Sequence[Work]) -> Arrays:
+    if batch[0].key is ROWS:
+        rows_runtime: Any = runtime
+        outputs: Arrays = rows_runtime.infer_rows([piece.item for piece in batch])
+        return outputs
+    return runtime.infer(concatenate([piece.item for piece in batch]))
 
 
-def _check_rows(outputs: Arrays, rows: int) -> None:
+def _split(outputs: Arrays, rows: Sequence[int]) -> list[Arrays]:
+    ends = np.cumsum(rows)
     for name, array in outputs.items():
-        if array.shape[:1] != (rows,):
-            raise ModelFailed(f"output {name!r} has shape {list(array.shape)} for a batch of {rows}")
+        if array.shape[:1] != (ends[-1],):
+            raise ModelFailed(f"output {name!r} has shape {list(array.shape)} for a batch of {ends[-1]}")
+    return [
+        {name: array[end - count : end] for name, array in outputs.items()}
+        for end, count in zip(ends.tolist(), rows, strict=True)
+    ]
 
 
 def _last_line(error: Exception) -> str:

@@ -129,6 +129,7 @@ async def warm_up(version: ModelVersion, runtime: Runtime, settings: ServingSett
     batcher = Batcher(
         runtime,
         max_batch=settings.max_batch,
+        max_tokens=settings.max_batch_tokens,
         delay_s=settings.batch_delay_ms / 1000,
         queue_limit=settings.queue_limit,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from modelyard.errors import InvalidInput
 from modelyard.repository.manifest import ModelVersion, Signature
@@ -29,6 +31,29 @@ class Runtime(Protocol):
     signature: Signature
 
     def infer(self, inputs: Arrays) -> Arrays: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row made ready to be computed, and its length in tokens."""
+
+    item: Any
+    size: int
+
+
+@runtime_checkable
+class RowRuntime(Runtime, Protocol):
+    """A runtime that works in two steps, so that rows of many requests can be computed with others of their length.
+
+    `prepare` is called while others compute; `infer_rows` takes what it made, of any requests, in any order, and gives
+    outputs of as many rows, in that order. It is called from `workers` threads at a time.
+    """
+
+    workers: int
+
+    def prepare(self, inputs: Arrays) -> Sequence[Row]: ...
+
+    def infer_rows(self, items: Sequence[Any]) -> Arrays: ...
 
 
 def prepare(version: ModelVersion) -> ModuleType:

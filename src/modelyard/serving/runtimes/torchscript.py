@@ -21,6 +21,8 @@ try:
 except ImportError as error:
     raise MissingExtra("torch", "serve") from error
 
+from modelyard.serving.runtimes.torch_threads import use_threads
+
 
 class TorchScriptRuntime:
     platform = "pytorch_torchscript"
@@ -31,6 +33,7 @@ class TorchScriptRuntime:
 
     def infer(self, inputs: Arrays) -> Arrays:
         names = [tensor.name for tensor in self.signature.inputs] or list(inputs)
+        use_threads(usable_cores())
         with torch.inference_mode():
             answer = self._module(*(_tensor(name, inputs[name]) for name in names))
         return name_outputs(answer, [tensor.name for tensor in self.signature.outputs])
