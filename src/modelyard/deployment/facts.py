@@ -17,5 +17,12 @@ def engine_of(model: ModelVersion) -> dict[str, str]:
         release = version(library)
     except PackageNotFoundError:
         release = "unknown"
-    precision = model.model.quantization or model.model.dtype or "unknown"
+    precision = _declared_precision(model) or model.model.quantization or model.model.dtype or "unknown"
     return {"engine": engine, "version": f"{library} {release}", "precision": precision, "device": "cpu"}
+
+
+def _declared_precision(model: ModelVersion) -> str | None:
+    """What its metadata say under `serving` (serving/runtimes/precision.py), where that is refused if it is wrong."""
+    declared = model.metadata.get("serving")
+    precision = declared.get("precision") if isinstance(declared, dict) else None
+    return str(precision) if precision else None
