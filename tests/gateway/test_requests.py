@@ -158,7 +158,7 @@ def test_what_the_gateway_answers_by_itself(gateway: Gateway, client: Client) ->
     for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"):
         assert client.ask("GET", path).status == 200
     about = client.ask("GET", "/v2")
-    assert about.json() == {"name": "modelyard", "version": __version__, "extensions": []}
+    assert about.json() == {"name": "modelyard", "version": __version__, "extensions": ["binary_tensor_data"]}
     assert about.headers["content-type"] == "application/json"
     assert client.ask("GET", "/v1/models").json() == {"object": "list", "data": []}
     assert "nothing is served yet" in client.post("digit").error()["message"]

@@ -170,3 +170,42 @@ def test_work_of_a_client_that_left_is_dropped(client: httpx.Client, server: Ser
     blocker.join()
     assert answer.status_code == 200
     wait_for(lambda: server.status("/v2/health/ready") == 200)
+
+
+def test_tritons_own_client_infers_with_binary_tensors(server: ServerProcess) -> None:
+    import tritonclient.http as triton
+
+    client = triton.InferenceServerClient(server.url.removeprefix("http://"))
+    assert client.is_server_ready()
+    assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+    numbers = np.array([[1, -2, 3]], dtype=np.float32)
+    inputs = [triton.InferInput(name, [1, 3], "FP32") for name in ("a", "b")]
+    for each in inputs:
+        each.set_data_from_numpy(numbers)
+    answer = client.infer("adder", inputs, outputs=[triton.InferRequestedOutput("sum", binary_data=True)])
+    assert answer.as_numpy("sum").tolist() == [[2, -4, 6]]
+    text = triton.InferInput("text", [2], "BYTES")
+    text.set_data_from_numpy(np.array(["one", "zwölf"], dtype=object))
+    asked = {"binary": client.infer("all-MiniLM-L6-v2", [text]), "json": None}
+    text.set_data_from_numpy(np.array(["one", "zwölf"], dtype=object), binary_data=False)
+    output = triton.InferRequestedOutput("embedding", binary_data=False)
+    asked["json"] = client.infer("all-MiniLM-L6-v2", [text], outputs=[output])
+    binary, plain = (asked[way].as_numpy("embedding") for way in ("binary", "json"))
+    assert binary.shape == (2, 384)
+    np.testing.assert_allclose(binary, plain, atol=1e-6)
+    client.close()
+
+
+def test_bad_binary_data_are_refused(client: httpx.Client) -> None:
+    answer = client.post("/v2/models/adder/infer", content=b"{}", headers={"Inference-Header-Content-Length": "7"})
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "the header inference-header-content-length says 7, but the body has 2 bytes"}
+
+
+def test_a_text_may_be_the_whole_body(client: httpx.Client) -> None:
+    answer = client.post(
+        "/v2/models/all-MiniLM-L6-v2/infer", content=b"a text", headers={"Inference-Header-Content-Length": "0"}
+    )
+    length = int(answer.headers["Inference-Header-Content-Length"])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert np.frombuffer(answer.content[length:], dtype="<f4").shape == (384,)

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as arrays
 
 from modelyard.errors import InvalidInput
 from modelyard.repository.manifest import Signature, Tensor
+from modelyard.serving.datatypes import DATATYPES
 from modelyard.serving.protocol import (
-    DATATYPES,
     ModelFailed,
     datatype_of,
     parse_request,
@@ -50,7 +50,7 @@ def test_requests_come_back_as_they_were_sent(inputs: dict[str, np.ndarray[Any, 
 
 @given(any_array())
 def test_answers_hold_what_the_model_gave(array: np.ndarray[Any, Any]) -> None:
-    document = json.loads(serialize_response({"y": array}, {"model_name": "m", "model_version": "v1.0.0"}))
+    document = json.loads(serialize_response({"y": array}, {"model_name": "m", "model_version": "v1.0.0"})[0])
     output = document["outputs"][0]
     assert output["shape"] == list(array.shape)
     assert output["datatype"] == datatype_of(array)

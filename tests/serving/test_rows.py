@@ -19,7 +19,6 @@ from modelyard.serving.runtimes import Row, RowRuntime
 
 from .support import wait_for
 
-
 SIGNATURE = Signature((Tensor("text", "BYTES", (-1,)),), (Tensor("length", "INT64", (-1,)),))
 
 

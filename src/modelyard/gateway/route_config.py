@@ -36,7 +36,7 @@ _HEALTH: dict[str, Document] = {
     "/v2/health/ready": {"ready": True},
 }
 _SELF: dict[str, Document] = {
-    "/v2": {"name": NAME, "version": __version__, "extensions": []},
+    "/v2": {"name": NAME, "version": __version__, "extensions": ["binary_tensor_data"]},
     "/openapi.json": openapi(),
 }
 _OPEN: Document = {"typed_per_filter_config": access.nobody_asked()}

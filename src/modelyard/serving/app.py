@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 import modelyard
 from modelyard.errors import ModelyardError, Unavailable
-from modelyard.serving import openai, repository
+from modelyard.serving import binary, openai, repository
 from modelyard.serving.models import LoadedModel, Source
 from modelyard.serving.pool import Pool
 from modelyard.serving.protocol import Arrays, parse_object, parse_request, serialize_response
@@ -28,6 +28,7 @@ from modelyard.serving.uses import Uses, use
 MODEL_HEADER = "x-modelyard-model"
 SERVED_HEADER = "x-modelyard-served"  # names the exact version, in a pool that many names lead to
 _READY_PATIENCE_S = 1.0
+_BINARY = "application/octet-stream"
 
 
 def create_app(models: Source) -> Starlette:
@@ -62,7 +63,7 @@ class _Api:
             {
                 "name": "modelyard",
                 "version": modelyard.__version__,
-                "extensions": ["model_repository"] * isinstance(self._models, Pool),
+                "extensions": ["binary_tensor_data", *["model_repository"] * isinstance(self._models, Pool)],
             }
         )
 
@@ -89,13 +90,21 @@ class _Api:
 
     async def infer(self, request: Request) -> Response:
         model = await self._find(request)
-        asked = parse_request(await request.body(), model.runtime.signature)
+        asked = parse_request(
+            await request.body(),
+            model.runtime.signature,
+            header=request.headers.get(binary.HEADER),
+            takes_bytes=getattr(model.runtime, "takes_bytes", False),
+        )
         computed = await _compute(request, model, asked.inputs)
         names = asked.outputs or [tensor.name for tensor in model.runtime.signature.outputs] or list(computed)
         head = {"model_name": model.version.name, "model_version": str(model.version.version)}
         if asked.id is not None:
             head["id"] = asked.id
-        return _response(serialize_response({n: computed[n] for n in names}, head), model=model)
+        body, json_length = serialize_response({n: computed[n] for n in names}, head, asked)
+        if json_length is None:
+            return _response(body, model=model)
+        return _response(body, model=model, headers={binary.HEADER: str(json_length)}, media_type=_BINARY)
 
     async def embeddings(self, request: Request) -> Response:
         document = parse_object(await request.body())
@@ -160,9 +169,14 @@ def _json(
 
 
 def _response(
-    body: bytes, *, status: int = 200, model: LoadedModel | None = None, headers: Mapping[str, str] | None = None
+    body: bytes,
+    *,
+    status: int = 200,
+    model: LoadedModel | None = None,
+    headers: Mapping[str, str] | None = None,
+    media_type: str = "application/json",
 ) -> Response:
     head = dict(headers or {})
     if model is not None:
         head[MODEL_HEADER] = str(model.version.ref)
-    return Response(body, status, head, media_type="application/json")
+    return Response(body, status, head, media_type=media_type)

@@ -17,7 +17,8 @@ from modelyard.refs import ModelRef
 from modelyard.repository.manifest import ModelVersion, Signature
 from modelyard.serving import runtimes
 from modelyard.serving.batcher import Batcher
-from modelyard.serving.protocol import DATATYPES, Arrays
+from modelyard.serving.datatypes import DATATYPES
+from modelyard.serving.protocol import Arrays
 from modelyard.serving.runtimes import Runtime
 from modelyard.settings import ServingSettings
 

@@ -1,13 +1,14 @@
-"""The Open Inference Protocol v2 in JSON: requests into arrays, arrays into answers.
+"""The Open Inference Protocol v2: requests into arrays, arrays into answers, in JSON with or without binary data.
 
 Knows datatypes, shapes and signatures; knows nothing of HTTP or of how a model computes. BYTES tensors are arrays of
-`str`. Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
+`str`, or of `bytes` where the model asks for them.
+Source: https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -16,24 +17,11 @@ import orjson
 
 from modelyard.errors import InvalidInput, ModelyardError
 from modelyard.repository.manifest import Signature, Tensor
+from modelyard.serving import binary
+from modelyard.serving.datatypes import DATATYPES
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-DATATYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
-    "BYTES": np.dtype(object),
-}
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _ACCEPTED_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 
@@ -46,11 +34,18 @@ class ModelFailed(ModelyardError):
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """What a client asks: the inputs in the order given, and the outputs wanted (none named: all of them)."""
+    """What a client asks: the inputs in the order given, and the outputs wanted (none named: all of them).
+
+    `binary` tells for the outputs named whether they are wanted as binary data, and under None for the others.
+    """
 
     inputs: Arrays
     outputs: tuple[str, ...] = ()
     id: str | None = None
+    binary: Mapping[str | None, bool] = field(default_factory=dict)
+
+    def wants_binary(self, output: str) -> bool:
+        return self.binary.get(output, self.binary.get(None, False))
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -64,24 +59,33 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def parse_request(body: bytes, signature: Signature) -> InferRequest:
-    """An inference request whose inputs fit the signature. Raises InvalidInput."""
-    document = parse_object(body)
-    tensors = document.get("inputs")
-    if not isinstance(tensors, list) or not tensors:
-        raise InvalidInput("the request has no 'inputs'", remedy="send a list of {name, shape, datatype, data}")
-    inputs: Arrays = {}
-    for tensor in tensors:
-        name, array = _parse_tensor(tensor)
-        if name in inputs:
-            raise InvalidInput(f"input {name!r} is given twice")
-        inputs[name] = array
+def parse_request(
+    body: bytes, signature: Signature, *, header: str | None = None, takes_bytes: bool = False
+) -> InferRequest:
+    """An inference request whose inputs fit the signature. Raises InvalidInput.
+
+    `header` is what Inference-Header-Content-Length says, if it is there. BYTES that come as binary data become `str`,
+    unless the model takes them as they are.
+    """
+    text, data = binary.split(body, header)
+    if header is not None and not text:
+        name, array = binary.parse_raw(signature, data)
+        document: dict[str, Any] = {"parameters": {"binary_data_output": True}}
+        inputs = {name: array}
+    else:
+        document = parse_object(text)
+        inputs = _parse_inputs(document.get("inputs"), binary.Blob(data))
+    if not takes_bytes:
+        inputs = {name: _decoded(name, array) for name, array in inputs.items()}
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidInput("'id' is not a string")
     if signature.inputs:
         check_inputs(inputs, signature.inputs)
-    return InferRequest(inputs, _parse_outputs(document.get("outputs"), signature), request_id)
+    outputs = _parse_outputs(document.get("outputs"), signature)
+    wanted: dict[str | None, bool] = {name: flag for name, flag in outputs.items() if flag is not None}
+    wanted[None] = bool(_flag(document, "binary_data_output", "the request"))
+    return InferRequest(inputs, tuple(outputs), request_id, wanted)
 
 
 def check_inputs(inputs: Arrays, expected: Sequence[Tensor]) -> None:
@@ -122,15 +126,41 @@ def serialize_request(inputs: Arrays, *, request_id: str | None = None) -> bytes
     return _dump(document)
 
 
-def serialize_response(outputs: Mapping[str, np.ndarray[Any, Any]], head: Mapping[str, Any]) -> bytes:
-    """An answer; `head` holds model_name, model_version and, when asked with one, id. Raises ModelFailed."""
+def serialize_response(
+    outputs: Mapping[str, np.ndarray[Any, Any]], head: Mapping[str, Any], asked: InferRequest | None = None
+) -> tuple[bytes, int | None]:
+    """An answer, and how long its JSON is if binary data follow. Raises ModelFailed.
+
+    `head` holds model_name, model_version and, when asked with one, id.
+    """
+    documents, blobs = [], []
     for name, array in outputs.items():
+        if asked is not None and asked.wants_binary(name):
+            blobs.append(binary.serialize_tensor(array))
+            described = {"name": name, "datatype": datatype_of(array), "shape": list(array.shape)}
+            documents.append({**described, "parameters": {binary.SIZE: len(blobs[-1])}})
+            continue
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelFailed(f"output {name!r} holds NaN or infinity, which JSON can't carry")
-    return _dump({**head, "outputs": [_tensor_document(name, array) for name, array in outputs.items()]})
+        documents.append(_tensor_document(name, array))
+    text = _dump({**head, "outputs": documents})
+    return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
 
 
-def _parse_tensor(tensor: Any) -> tuple[str, np.ndarray[Any, Any]]:
+def _parse_inputs(tensors: Any, blob: binary.Blob) -> Arrays:
+    if not isinstance(tensors, list) or not tensors:
+        raise InvalidInput("the request has no 'inputs'", remedy="send a list of {name, shape, datatype, data}")
+    inputs: Arrays = {}
+    for tensor in tensors:
+        name, array = _parse_tensor(tensor, blob)
+        if name in inputs:
+            raise InvalidInput(f"input {name!r} is given twice")
+        inputs[name] = array
+    blob.end()
+    return inputs
+
+
+def _parse_tensor(tensor: Any, blob: binary.Blob) -> tuple[str, np.ndarray[Any, Any]]:
     if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
         raise InvalidInput("an input has no name", remedy="send {name, shape, datatype, data}")
     name, datatype, shape = tensor["name"], tensor.get("datatype"), tensor.get("shape")
@@ -138,12 +168,42 @@ def _parse_tensor(tensor: Any) -> tuple[str, np.ndarray[Any, Any]]:
         raise InvalidInput(f"input {name!r} has datatype {datatype!r}", remedy=f"use one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise InvalidInput(f"input {name!r} has shape {shape!r}", remedy="send a list of lengths")
+    parameters = _parameters(tensor, f"input {name!r}")
+    if binary.SIZE in parameters:
+        if "data" in tensor:
+            raise InvalidInput(f"input {name!r} has both 'data' and {binary.SIZE}", remedy="send one of them")
+        return name, binary.parse_tensor(name, datatype, shape, blob.take(name, parameters[binary.SIZE]))
     if not isinstance(data := tensor.get("data"), list):
-        raise InvalidInput(f"input {name!r} has no 'data' list", remedy="binary tensor data is not taken; send JSON")
+        raise InvalidInput(f"input {name!r} has no 'data' list", remedy=f"send it, or binary data with {binary.SIZE}")
     array = _strings(name, data) if datatype == "BYTES" else _numbers(name, data, datatype)
     if array.shape != tuple(shape) and not (array.ndim == 1 and array.size == prod(shape)):
         raise InvalidInput(f"input {name!r} says shape {shape} but its data has shape {list(array.shape)}")
     return name, array.reshape(shape)
+
+
+def _parameters(document: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InvalidInput(f"the 'parameters' of {where} are not an object")
+    return parameters
+
+
+def _flag(document: Mapping[str, Any], key: str, where: str) -> bool | None:
+    flag = _parameters(document, where).get(key)
+    if flag is not None and not isinstance(flag, bool):
+        raise InvalidInput(f"{key} of {where} is {flag!r}", remedy="send true or false")
+    return flag
+
+
+def _decoded(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.dtype != object or not any(isinstance(value, bytes) for value in array.flat):
+        return array
+    texts = np.empty(array.size, dtype=object)
+    try:
+        texts[:] = [value.decode() for value in array.flat]
+    except UnicodeDecodeError:
+        raise InvalidInput(f"the binary data of input {name!r} are not UTF-8", remedy="the model takes text") from None
+    return texts.reshape(array.shape)
 
 
 def _numbers(name: str, data: list[Any], datatype: str) -> np.ndarray[Any, Any]:
@@ -187,17 +247,17 @@ def _strings(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
     return array
 
 
-def _parse_outputs(wanted: Any, signature: Signature) -> tuple[str, ...]:
+def _parse_outputs(wanted: Any, signature: Signature) -> dict[str, bool | None]:
+    """The outputs asked for by name, and whether as binary data; None: as the request says of all."""
     if wanted is None:
-        return ()
+        return {}
     if not isinstance(wanted, list) or not all(isinstance(w, dict) and isinstance(w.get("name"), str) for w in wanted):
         raise InvalidInput("'outputs' is not a list of {name}")
-    names = tuple(w["name"] for w in wanted)
     known = [tensor.name for tensor in signature.outputs]
-    for name in names:
+    for name in (w["name"] for w in wanted):
         if known and name not in known:
             raise InvalidInput(f"the model has no output {name!r}", remedy=f"it gives {_listed(known)}")
-    return names
+    return {w["name"]: _flag(w, "binary_data", f"output {w['name']!r}") for w in wanted}
 
 
 def _tensor_document(name: str, array: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class Runtime(Protocol):
     """A loaded model. `infer` is called from one thread only and may be slow.
 
     An empty signature means that nothing is known: inputs are then passed on in the order given. `infer` may give more
-    than the signature's outputs: a text runtime adds `tokens`, INT64 [-1], what each text cost.
+    than the signature's outputs: a text runtime adds `tokens`, INT64 [-1], what each text cost. One that has the
+    attribute `takes_bytes`, true, gets BYTES that came as binary data as `bytes`; others get `str`.
     """
 
     platform: str
