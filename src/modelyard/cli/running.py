@@ -35,6 +35,9 @@ def serve(
         typer.Option(metavar="ENGINE", help="The engine, instead of the one chosen by the rule."),
     ] = None,
     pool: Annotated[str | None, typer.Option(hidden=True)] = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Let these models run Python code of their own (handler.py).")
+    ] = False,
     replica_id: Annotated[str, typer.Option(hidden=True)] = "",  # seen in the process list
     environment: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -49,9 +52,17 @@ def serve(
     if not refs:
         raise typer.BadParameter("name one model or more", param_hint="'REF'")
     if given:
-        raise typer.Exit(yard.serve_on_demand(refs, host=host, port=port))
-    code = yard.serve(refs, host=host, port=port, environment=environment, engine=engine, replica=replica_id)
-    raise typer.Exit(code)
+        raise typer.Exit(yard.serve_on_demand(refs, host=host, port=port, trust_code=trust_code))
+    served = yard.serve(
+        refs,
+        host=host,
+        port=port,
+        environment=environment,
+        engine=engine,
+        replica=replica_id,
+        trust_code=trust_code,
+    )
+    raise typer.Exit(served)
 
 
 def api(context: typer.Context) -> None:

@@ -78,13 +78,15 @@ class _Api:
 
     async def metadata(self, request: Request) -> Response:
         model = await self._find(request)
-        document = {
+        document: dict[str, Any] = {
             "name": model.version.name,
             "versions": self._models.versions(model.version.name),
             "platform": model.runtime.platform,
             "inputs": model.runtime.signature.inputs,
             "outputs": model.runtime.signature.outputs,
         }
+        if labels := getattr(model.runtime, "labels", ()):
+            document["parameters"] = {"labels": labels}
         return _json(document, model=model)
 
     async def infer(self, request: Request) -> Response:
