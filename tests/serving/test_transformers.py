@@ -71,9 +71,7 @@ def test_long_texts_are_cut_where_the_model_ends(tmp_path: Path) -> None:
 def test_roberta_has_fewer_positions_than_it_says(tmp_path: Path) -> None:
     transformers.set_seed(1)
     words = tiny.tokenizer()
-    config = transformers.RobertaConfig(
-        vocab_size=len(words), max_position_embeddings=26, pad_token_id=0, num_labels=2, **tiny.SIZES
-    )
+    config = transformers.RobertaConfig(vocab_size=len(words), max_position_embeddings=26, pad_token_id=0, **tiny.SIZES)
     transformers.RobertaForSequenceClassification(config).save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     answer = load(tiny.inspected(tmp_path, "roberta")).infer({"text": column("cat " * 500)})

@@ -18,11 +18,11 @@ from modelyard.importer.inspect import inspect
 from .support import Model, model
 
 WORDS = ("the a cat dog sat on mat anna lives in berlin good bad film was very not").split()  # noqa: SIM905
-SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 TEXTS = ["the cat sat", "anna lives in berlin", "a very good film", "Not bad!"]
 
 
-def tokenizer(**options: Any) -> Any:
+def tokenizer() -> Any:
     """Lower-case words, and single letters with ## for what is not among them."""
     letters = "abcdefghijklmnopqrstuvwxyz!"
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *(f"##{letter}" for letter in letters)]
@@ -36,7 +36,8 @@ def tokenizer(**options: Any) -> Any:
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special, mask_token="[MASK]", **options)
+    fast: Any = transformers.PreTrainedTokenizerFast
+    return fast(tokenizer_object=inner, **special, mask_token="[MASK]")
 
 
 def texts(folder: Path, kind: str, labels: list[str], **options: Any) -> Model:
