@@ -71,6 +71,11 @@ def test_code_runs_only_where_it_is_trusted(cli: Cli, digits: Path, monkeypatch:
         "or serve it with --trust-code",
     )
     served: list[ServingSettings] = []
-    monkeypatch.setattr(server, "run", lambda *_, settings, **__: served.append(settings) or 0)
+
+    def run(*_: object, settings: ServingSettings, **__: object) -> int:
+        served.append(settings)
+        return 0
+
+    monkeypatch.setattr(server, "run", run)
     assert cli("serve", "digits:v1.0.0", "--trust-code", "--port", str(free_port())).code == 0
     assert served[0].trust_code == (cli("show", "digits:v1.0.0", "--json").json["digest"],)

@@ -39,6 +39,12 @@ def named(each: Model, name: str) -> Model:
     return Model(replace(each.version, name=name), each.folder)
 
 
+def ranker(folder: Path) -> Model:
+    tiny.texts(folder, "BertForSequenceClassification", ["LABEL_0"])
+    (folder / "README.md").write_text("---\npipeline_tag: text-ranking\n---\n")
+    return tiny.inspected(folder, "ranker")
+
+
 @pytest.fixture(scope="module")
 def custom(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("custom")
@@ -56,6 +62,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, custom: Model) -> Iterator[
         named(tiny.texts(folder / "entities", "BertForTokenClassification", ["O", "B-PER", "I-PER"]), "entities"),
         tiny.images(folder / "images", LABELS),
         tiny.inspected(folder / "numbers", "numbers"),
+        ranker(folder / "ranker"),
         custom,
     ]
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -124,6 +131,42 @@ def test_a_handler_may_refuse_what_it_is_given(server: ServerProcess) -> None:
 def test_numbers_give_labels_too(server: ServerProcess) -> None:
     found = outputs(ask(server, "numbers", "x", shape=[1, 2], datatype="FP64", data=[1, 1]))
     assert found["label"]["data"] == ["high"]
+
+
+def rerank(server: ServerProcess, **document: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/rerank", json={"model": "ranker", "query": "a cat", **document}, timeout=30)
+
+
+def test_documents_are_ranked_by_a_query(server: ServerProcess) -> None:
+    pairs = [
+        {"name": name, "datatype": "BYTES", "shape": [4], "data": data}
+        for name, data in (("query", ["a cat"] * 4), ("text", TEXTS))
+    ]
+    answer = httpx.post(f"{server.url}/v2/models/ranker/infer", json={"inputs": pairs}, timeout=30)
+    scores = outputs(answer)["score"]["data"]
+    found = rerank(server, documents=[*TEXTS[:2], *({"text": text} for text in TEXTS[2:])]).json()
+    assert found["model"] == "ranker" and found["usage"]["total_tokens"] == 33
+    assert [result["index"] for result in found["results"]] == sorted(range(4), key=lambda n: -scores[n])
+    for result in found["results"]:
+        assert result["relevance_score"] == pytest.approx(scores[result["index"]], abs=1e-5)
+    best = rerank(server, documents=TEXTS, top_n=1, return_documents=True).json()["results"]
+    assert [result["document"]["text"] for result in best] == [TEXTS[found["results"][0]["index"]]]
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"documents": TEXTS, "query": ""}, "'query' is not a text"),
+        ({"documents": []}, "'documents' is not a list of texts"),
+        ({"documents": [{"title": "a"}]}, "'documents' is not a list of texts"),
+        ({"documents": TEXTS, "top_n": 0}, "'top_n' is not a number above 0"),
+        ({"documents": TEXTS, "model": "texts"}, "texts ranks no texts; ask a cross encoder"),
+    ],
+)
+def test_rankings_that_can_not_be_made_are_told(server: ServerProcess, document: dict[str, Any], expected: str) -> None:
+    answer = rerank(server, **document)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(expected)
 
 
 def test_a_server_with_code_that_nobody_trusts_ends_with_one_line(

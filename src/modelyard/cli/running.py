@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from modelyard.cli.context import Json, log_to_stderr, print_json, yard_of
-from modelyard.errors import InvalidInput, Unavailable
+from modelyard.errors import Unavailable
 
 
 def add_to(app: typer.Typer) -> None:

@@ -196,7 +196,7 @@ class Validation:
         model = self._version.model
         if model.format == "gguf":
             return {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
-        if model.format == "sentence-transformers":
+        if model.format == "sentence-transformers" and model.task != "text-ranking":
             return {"input": "hello"}
         inputs = self._described("inputs")
         if not inputs:
