@@ -100,6 +100,13 @@ def test_the_suite_that_is_shown_can_be_read(tmp_path: Path) -> None:
     assert set(shown.split()) >= {f"{name}:" for part in (Golden, Metric) for name in part.model_fields}
 
 
+def test_the_handler_that_is_shown_is_the_one_of_the_example() -> None:
+    shown = next(t for language, t in _FENCE.findall((ROOT / "docs/runtimes.md").read_text()) if language == "python")
+    source = ast.parse((ROOT / "examples/handler/handler.py").read_text())
+    trees = [[node for node in tree.body if isinstance(node, ast.ClassDef)] for tree in (ast.parse(shown), source)]
+    assert _without_types(trees[0][0]) == _without_types(trees[1][0])
+
+
 @pytest.mark.parametrize("line", ["stag a:v1.0.0", "stage", "promote a:v1.0.0 --suit x.yaml", "config put a b c"])
 def test_a_command_that_does_not_exist_is_found(line: str) -> None:
     (command,) = _commands(f"```sh\nmodelyard {line} | head\n```\n")
@@ -114,6 +121,15 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "settings.md").read_text() == module.page(), "run `make docs`"
+
+
+def _without_types(tree: ast.ClassDef) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+    return ast.dump(tree)
 
 
 def _wrong_names(text: str) -> Iterator[str]:

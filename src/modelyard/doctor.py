@@ -18,6 +18,9 @@ _LIBRARIES = {
     "torch": "PyTorch models",
     "onnxruntime": "ONNX models",
     "sentence_transformers": "embedding models",
+    "transformers": "classifiers of texts and images",
+    "PIL": "images",
+    "skops": "scikit-learn models",
     "xllamacpp": "language models in GGUF",
 }
 

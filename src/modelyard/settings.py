@@ -119,6 +119,11 @@ class ServingSettings(_Section):
         2.0, ge=0, le=1000, description="how long a batch waits for more at most, while requests keep coming"
     )
     queue_limit: int = Field(4096, ge=1, description="rows that wait at most; beyond it requests get 429")
+    trust_code: tuple[str, ...] = Field(
+        (),
+        description="models whose own Python code (`handler.py`) may run here: names, `name:v1.2.0`, or digests, which "
+        "alone say what the code is",
+    )
     ready_timeout_s: float = Field(120, gt=0, description="a replica that is not ready by then has failed")
     memory_budget: Annotated[Annotated[ByteSize, Ge(1)] | None, BeforeValidator(_size)] = Field(
         None,

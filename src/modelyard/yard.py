@@ -10,16 +10,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard.configuration import ConfigurationManager
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import ModelRef
-from modelyard.repository import Inspection, ModelRepository, Pin
+from modelyard.repository import Inspection, ModelRepository, ModelVersion, Pin
 from modelyard.repository.index import Index
-from modelyard.settings import SECRET_VARIABLES, STORE_FOLDER, Settings, load_settings
+from modelyard.settings import SECRET_VARIABLES, STORE_FOLDER, ServingSettings, Settings, load_settings
 from modelyard.store import Cache, Store, open_store
 
 if TYPE_CHECKING:
@@ -247,20 +246,25 @@ class Yard:
         environment: str | None = None,
         engine: str | None = None,
         replica: str = "",
+        trust_code: bool = False,
     ) -> int:
         """Serve models in this process, with the engine chosen for them, until SIGTERM. Returns the exit code.
 
         Raises Refused for a version without the signature that its environment requires, before anything is loaded;
-        one that was started by hand, for no environment, needs it wherever any environment does.
+        one that was started by hand, for no environment, needs it wherever any environment does. Also for one that
+        brings its own code, unless `trust_code` or the settings let it run.
         """
         from modelyard.engines import llamacpp
         from modelyard.engines.listening import bind
         from modelyard.engines.startup import beside, without_collection
+        from modelyard.serving.trust import require_trust
 
         bind(host, port).close()  # before gigabytes come for nothing
         versions = [self.repository.resolve(ref) for ref in refs]
+        settings = self._serving(versions, trust_code)
         for version in versions:
             self.signatures.require(version, environment)
+            require_trust(version, settings.trust_code)
         engines = {self.launching.choose(version, engine) for version in versions}
         if len(engines) > 1 or (engines != {"pytorch"} and len(versions) > 1):
             raise InvalidInput(
@@ -276,22 +280,25 @@ class Yard:
         from modelyard.serving.server import run
 
         served = [Served(version, folder) for version, folder in zip(versions, folders, strict=True)]
-        return run(served, host=host, port=port, settings=self.settings.serving)
+        return run(served, host=host, port=port, settings=settings)
 
-    def serve_on_demand(self, refs: Sequence[str], *, host: str, port: int) -> int:
+    def serve_on_demand(self, refs: Sequence[str], *, host: str, port: int, trust_code: bool = False) -> int:
         """The same for models that are loaded at their first request and unloaded when they are idle."""
         from modelyard.deployment.shelves import FixedShelf
         from modelyard.serving.server import run_pool
+        from modelyard.serving.trust import require_trust
 
         versions = [self.repository.resolve(ref) for ref in refs]
+        settings = self._serving(versions, trust_code)
         for version in versions:
             self.signatures.require(version, None)
+            require_trust(version, settings.trust_code)
             if self.launching.choose(version) != "pytorch":
                 raise InvalidInput(
                     f"{version.name}:{version.version} needs a process of its own", remedy="serve it alone"
                 )
         shelf = FixedShelf({str(version.ref): version for version in versions}, self.repository)
-        return run_pool(shelf, host=host, port=port, settings=self.settings.serving)
+        return run_pool(shelf, host=host, port=port, settings=settings)
 
     def serve_pool(self, environment: str, *, host: str, port: int) -> int:
         """Serve what an environment has on demand, in this process, until SIGTERM. Returns the exit code."""
@@ -318,6 +325,13 @@ class Yard:
         drain_s = self.settings.serving.drain_timeout_s
         return LocalTarget(folder, self._launch, self._launch_pool, environ=environ, drain_timeout_s=drain_s)
 
+    def _serving(self, versions: Sequence[ModelVersion], trust_code: bool) -> ServingSettings:
+        """The settings, in which these versions' own code is trusted if somebody says so."""
+        serving = self.settings.serving
+        if not trust_code:
+            return serving
+        return serving.model_copy(update={"trust_code": tuple(str(version.digest) for version in versions)})
+
     def _serving_variables(self) -> dict[str, str]:
         serving = self.settings.serving.model_dump(mode="json", exclude_none=True)
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in serving.items()}
@@ -341,9 +355,10 @@ class Yard:
 
 def _import_runtimes(versions: Sequence[ModelVersion]) -> None:
 
-    import_module("modelyard.serving.server")
     from modelyard.serving.runtimes import prepare
+    from modelyard.serving.server import settle
 
+    settle()
     for version in versions:
         prepare(version)
 

@@ -98,7 +98,7 @@ def test_embedding_dimensions(tmp_path: Path, pooling: dict[str, object], dimens
 
 def test_a_cross_encoder_is_no_embedding_model(tmp_path: Path) -> None:
     files = sentence_transformers({}, kind="CrossEncoder")
-    assert inspect(builders.folder(tmp_path, files)).model.task is None
+    assert inspect(builders.folder(tmp_path, files)).model.task == "text-ranking"
 
 
 def test_a_dense_module_sets_the_dimension_and_adds_its_weights(tmp_path: Path) -> None:
@@ -166,6 +166,16 @@ def test_a_saved_bert_in_shards(tmp_path: Path) -> None:
         ({"architectures": ["BertForMaskedLM"]}, "fill-mask"),
         ({"architectures": ["GPT2LMHeadModel"]}, "text-generation"),
         ({"architectures": ["BertModel"], "hidden_size": 8}, "feature-extraction"),
+        ({"architectures": ["ViTModel"], "image_size": 224}, "image-feature-extraction"),
+        ({"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}, "text-classification"),
+        (
+            {
+                "architectures": ["BertForSequenceClassification"],
+                "id2label": {"0": "LABEL_0"},
+                "sentence_transformers": {"version": "5.1.0"},
+            },
+            "text-ranking",
+        ),
         ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "text2text-generation"),
         (
             {"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"},
@@ -315,3 +325,33 @@ print(sorted({"torch", "onnx", "transformers", "numpy", "sentence_transformers",
     formats, loaded = done.stdout.splitlines()
     assert formats == str(["torchscript", "onnx", "safetensors", "gguf", "sentence-transformers"])
     assert loaded == "[]"
+
+
+HANDLER = "class Handler:\n    def setup(self, folder): ...\n    def predict(self, inputs): ...\n"
+
+
+def test_a_handler_of_our_kind_makes_a_folder_custom(tmp_path: Path) -> None:
+    files = {
+        "handler.py": HANDLER,
+        "config.json": '{"architectures": ["BertModel"]}',
+        "README.md": "---\npipeline_tag: text-ranking\n---\n",
+    }
+    found = inspect(builders.folder(tmp_path, files))
+    assert found.model == ModelInfo(format="custom", task="text-ranking")
+    assert found.notes["handler.py"].startswith("Python code, which runs when the model is served")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class EndpointHandler:\n    def __call__(self, data): ...\n",
+        "print 'two'",
+        "\0",
+        "x = " + "(" * 10_000,
+        "x = '\\d'",
+    ],
+)
+def test_other_handlers_are_notes_beside_the_model(tmp_path: Path, source: str) -> None:
+    found = inspect(builders.folder(tmp_path, {"handler.py": source, "config.json": '{"model_type": "bert"}'}))
+    assert found.model.format == "transformers"
+    assert "trust_remote_code" in found.notes["handler.py"]

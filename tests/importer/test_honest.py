@@ -133,7 +133,7 @@ MODELS: dict[Callable[[Path], None], dict[str, Any]] = {
     },
     onnx_model: {"format": "onnx", "framework": "onnx", "parameters": 8, "dtype": "float32"},
     torchscript: {"format": "torchscript", "framework": "pytorch"},
-    sklearn_by_skops: {},
+    sklearn_by_skops: {"format": "skops", "framework": "scikit-learn", "architecture": "LogisticRegression"},
     arrays: {},
     plain_joblib: {"format": "pickle"},
 }

@@ -96,7 +96,7 @@ def test_a_model_is_asked_once_before_it_is_ready(adder: Model) -> None:
 
 
 def test_a_model_that_fails_on_zeros_is_not_served(adder: Model) -> None:
-    with pytest.raises(InvalidInput, match=r"adder:v1\.0\.0 does not answer a request of zeros.*too small"):
+    with pytest.raises(InvalidInput, match=r"adder:v1\.0\.0 does not answer a sample request.*too small"):
         warmed(adder, Refusing())
 
 

@@ -72,7 +72,7 @@ class Scene:
 def play(adder: Model, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Runs a scene with a pool over models `a` to `e`."""
 
-    def load(_: Served) -> EchoRuntime:
+    def load(_: Served, **__: object) -> EchoRuntime:
         runtime = EchoRuntime()
         runtime.gate.set()
         return runtime

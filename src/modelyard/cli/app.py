@@ -18,6 +18,7 @@ from modelyard.cli import (
     embeddings,
     importing,
     lifecycle,
+    predicting,
     repository,
     running,
     safety,
@@ -44,6 +45,7 @@ for group in (
     configuration,
     embeddings,
     running,
+    predicting,
     deployment,
     tokens,
 ):

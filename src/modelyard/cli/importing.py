@@ -152,7 +152,7 @@ def _advise(yard: Yard, version: ModelVersion) -> None:
         yard.launching.choose(version)
     except InvalidInput as error:
         print(f"note: it can be kept, but not deployed: {error}", file=sys.stderr)
-    if version.model.format == "torchscript" and "signature" not in version.metadata:
+    if version.model.format in ("torchscript", "custom") and "signature" not in version.metadata:
         print("note: without a 'signature' in its metadata this model can't be validated", file=sys.stderr)
 
 

@@ -32,6 +32,7 @@ class ModelClient:
         headers = bearer(token)
         self._http = httpx.Client(base_url=gateway_url, timeout=timeout_s, headers=headers)
         self._has_token = bool(headers)
+        self.url = gateway_url
         self.model = model
 
     def __enter__(self) -> Self:

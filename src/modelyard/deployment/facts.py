@@ -6,7 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 from modelyard.repository import ModelVersion
 
-_LIBRARIES = {"gguf": ("llamacpp", "xllamacpp"), "onnx": ("pytorch", "onnxruntime")}
+_LIBRARIES = {
+    "gguf": ("llamacpp", "xllamacpp"),
+    "onnx": ("pytorch", "onnxruntime"),
+    "skops": ("pytorch", "scikit-learn"),
+}
 
 
 def engine_of(model: ModelVersion) -> dict[str, str]:

@@ -15,6 +15,7 @@ from modelyard.deployment.client import Answer, ModelClient, message
 from modelyard.deployment.golden import difference
 from modelyard.deployment.metrics import Dataset, read_dataset, score
 from modelyard.deployment.suite import Golden, Latency, Metric, Suite
+from modelyard.engines.samples import sample
 from modelyard.errors import Conflict, InvalidInput, Unavailable
 from modelyard.repository import ModelVersion
 
@@ -119,7 +120,7 @@ class Validation:
                 have = [(t["name"], t["datatype"], list(t["shape"])) for t in tensors]
                 if want != have:
                     raise _Failed(f"it serves the {kind} {have}, registered are {want}")
-        answer = self._ask({"inputs": [_zeros(tensor) for tensor in inputs]})
+        answer = self._ask({"inputs": [_smallest(tensor) for tensor in inputs]})
         given = {tensor["name"]: tensor for tensor in _tensors(answer, "outputs")}
         for tensor in outputs:
             found, promise = given.get(tensor["name"]), f"{tensor['datatype']} {tensor['shape']}"
@@ -195,12 +196,12 @@ class Validation:
         model = self._version.model
         if model.format == "gguf":
             return {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
-        if model.format == "sentence-transformers":
+        if model.format == "sentence-transformers" and model.task != "text-ranking":
             return {"input": "hello"}
         inputs = self._described("inputs")
         if not inputs:
             raise _Failed("the model declares no inputs; register it with a 'signature' in its metadata")
-        return {"inputs": [_zeros(tensor) for tensor in inputs]}
+        return {"inputs": [_smallest(tensor) for tensor in inputs]}
 
     def _ask(self, request: dict[str, Any]) -> Answer:
         answer = _ask(self._staged, request)
@@ -219,10 +220,9 @@ def _ask(client: ModelClient, request: dict[str, Any]) -> Answer:
     return answer
 
 
-def _zeros(tensor: dict[str, Any]) -> dict[str, Any]:
+def _smallest(tensor: dict[str, Any]) -> dict[str, Any]:
     shape = [1 if length < 0 else length for length in tensor["shape"]]
-    filler = {"BYTES": "hello", "BOOL": False}.get(tensor["datatype"], 0)
-    return _tensor(tensor, shape, [filler] * math.prod(shape))
+    return _tensor(tensor, shape, [sample(tensor["name"], tensor["datatype"])] * math.prod(shape))
 
 
 def _tensor(like: dict[str, Any], shape: list[int], data: list[Any]) -> dict[str, Any]:

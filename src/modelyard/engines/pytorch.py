@@ -16,11 +16,18 @@ class PyTorchServer:
     """`predict` takes v2 requests (`inputs`), embeddings (`input`), and any other object for TorchServe's handlers."""
 
     name: ClassVar[str] = "pytorch"
-    # A line for each of serving.runtimes.RUNTIMES; a test holds that.
+    # What serving.runtimes.RUNTIMES has; a test holds that.
     serves: ClassVar[tuple[Serves, ...]] = (
-        Serves(frozenset({"onnx"})),
-        Serves(frozenset({"sentence-transformers"})),
-        Serves(frozenset({"torchscript"})),
+        Serves(frozenset({"custom", "onnx", "sentence-transformers", "skops", "torchscript"})),
+        Serves(
+            frozenset({"transformers"}),
+            frozenset(
+                {
+                    *("text-classification", "token-classification", "text-ranking"),
+                    *("feature-extraction", "sentence-similarity", "image-classification"),
+                }
+            ),
+        ),
     )
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     ready_path: ClassVar[str] = "/v2/health/ready"

@@ -75,8 +75,8 @@ class Signature:
 class ModelInfo:
     """What inspection found in the files. What is unknown is None, never guessed.
 
-    `format` is one of sentence-transformers, transformers, safetensors, onnx, torchscript, gguf, pickle; `task` is a
-    Hugging Face pipeline tag (text-generation, feature-extraction, text-classification, …).
+    `format` is one of sentence-transformers, transformers, safetensors, onnx, torchscript, skops, gguf, custom, pickle;
+    `task` is a Hugging Face pipeline tag (text-generation, feature-extraction, text-classification, …).
     """
 
     task: str | None = None

@@ -1,4 +1,4 @@
-"""The model server: PyTorch, ONNX and sentence-transformers models, as Open Inference Protocol v2 and /v1/embeddings.
+"""The model server: all formats that have a runtime, as Open Inference Protocol v2 and /v1/embeddings.
 
 `server.run` is the process and `app` its HTTP face; `batcher` and `compute` join requests; `runtimes` make models
 computable; `protocol` and `openai` know the documents. It needs the `serve` extra.

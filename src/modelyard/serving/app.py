@@ -23,6 +23,7 @@ from modelyard.serving import binary, openai, repository
 from modelyard.serving.models import LoadedModel, Source
 from modelyard.serving.pool import Pool
 from modelyard.serving.protocol import Arrays, parse_object, parse_request, serialize_response
+from modelyard.serving.rerank import parse_rerank, rerank_document
 from modelyard.serving.uses import Uses, use
 
 MODEL_HEADER = "x-modelyard-model"
@@ -41,6 +42,7 @@ def create_app(models: Source) -> Starlette:
         Route("/v2/health/ready", api.ready),
         Route("/v1/models", api.list_models),
         Route("/v1/embeddings", api.embeddings, methods=["POST"]),
+        Route("/v1/rerank", api.rerank, methods=["POST"]),
         Route(model + "/versions/{version}/infer", api.infer, methods=["POST"]),
         Route(model + "/versions/{version}/ready", api.model_ready),
         Route(model + "/versions/{version}", api.metadata),
@@ -79,13 +81,15 @@ class _Api:
 
     async def metadata(self, request: Request) -> Response:
         model = await self._find(request)
-        document = {
+        document: dict[str, Any] = {
             "name": model.version.name,
             "versions": self._models.versions(model.version.name),
             "platform": model.runtime.platform,
             "inputs": model.runtime.signature.inputs,
             "outputs": model.runtime.signature.outputs,
         }
+        if labels := getattr(model.runtime, "labels", ()):
+            document["parameters"] = {"labels": labels}
         return _json(document, model=model)
 
     async def infer(self, request: Request) -> Response:
@@ -112,6 +116,12 @@ class _Api:
         asked = openai.parse_embeddings(document, model.runtime.signature)
         computed = await _compute(request, model, {"text": asked.texts})
         return _json(openai.embeddings_document(asked, computed), model=model)
+
+    async def rerank(self, request: Request) -> Response:
+        document = parse_object(await request.body())
+        model = await self._use(request, name := openai.model_name(document))
+        asked = parse_rerank(document, name, model.runtime.signature)
+        return _json(rerank_document(asked, await _compute(request, model, asked.inputs)), model=model)
 
     async def list_models(self, _: Request) -> Response:
         return _json(openai.models_document(model.version for model in self._models.all()))

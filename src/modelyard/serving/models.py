@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from modelyard.engines.samples import is_guess, sample
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, Unavailable
 from modelyard.refs import ModelRef
 from modelyard.repository.manifest import ModelVersion, Signature
@@ -20,6 +21,7 @@ from modelyard.serving.batcher import Batcher
 from modelyard.serving.datatypes import DATATYPES
 from modelyard.serving.protocol import Arrays
 from modelyard.serving.runtimes import Runtime
+from modelyard.serving.trust import require_trust
 from modelyard.settings import ServingSettings
 
 
@@ -112,9 +114,13 @@ class Models:
         return NotFound(f"no model {text!r} is served here", remedy=f"ask for {served}")
 
 
-def load(served: Served) -> Runtime:
-    """Loads a version's files. Raises a ModelyardError whose one line says what is wrong with which model."""
+def load(served: Served, *, trust_code: Sequence[str] = ()) -> Runtime:
+    """Loads a version's files. Raises a ModelyardError whose one line says what is wrong with which model.
+
+    A model that is code is refused unless `trust_code` holds its name or its digest.
+    """
     version = served.version
+    require_trust(version, trust_code)
     try:
         return runtimes.load(version, served.folder)
     except ModelyardError:
@@ -138,9 +144,9 @@ async def warm_up(version: ModelVersion, runtime: Runtime, settings: ServingSett
         try:
             await batcher.infer(example(runtime.signature))
         except ModelyardError as error:
-            message = f"{version.name}:{version.version} does not answer a request of zeros: {error}"
-            if any(-1 in tensor.shape[1:] for tensor in runtime.signature.inputs):
-                # Lengths of 1 are a guess here; the model may have good reasons to refuse them.
+            message = f"{version.name}:{version.version} does not answer a sample request: {error}"
+            if any(-1 in t.shape[1:] or is_guess(t.name, t.datatype) for t in runtime.signature.inputs):
+                # Lengths of 1 and texts are a guess here; the model may have good reasons to refuse them.
                 print(f"{message}; it is served without warm-up", file=sys.stderr)
             else:
                 await batcher.close()
@@ -149,11 +155,11 @@ async def warm_up(version: ModelVersion, runtime: Runtime, settings: ServingSett
 
 
 def example(signature: Signature) -> Arrays:
-    """One row of zeros, or of a short sentence, in the signature's shapes; a length of -1 becomes 1."""
+    """One row of zeros, or of a short sentence or a small picture, in the signature's shapes; a length of -1 is 1."""
     return {
         tensor.name: np.full(
             tuple(1 if length == -1 else length for length in tensor.shape),
-            "a short sentence" if tensor.datatype == "BYTES" else 0,
+            sample(tensor.name, tensor.datatype),
             dtype=DATATYPES[tensor.datatype],
         )
         for tensor in signature.inputs

@@ -251,7 +251,7 @@ class Pool:
         """Load and measure; the library itself is no model's memory, so it comes first."""
         await asyncio.to_thread(prepare, served.version)
         alone, before = self.memory.alone(lease), resident()
-        runtime = await asyncio.to_thread(load, served)
+        runtime = await asyncio.to_thread(load, served, trust_code=self.settings.trust_code)
         model = await warm_up(served.version, runtime, self.settings)
         if alone and self.memory.alone(lease):
             lease.size = max(lease.size, resident() - before)

@@ -50,6 +50,7 @@ def run_pool(shelf: Shelf, *, host: str, port: int, settings: ServingSettings) -
 def _run(
     serve: Callable[[socket.socket], Coroutine[None, None, bool]], host: str, port: int, settings: ServingSettings
 ) -> int:
+    settle()
     try:
         with bind(host, port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             finished = runner.run(serve(listener))
@@ -62,6 +63,15 @@ def _run(
         # A thread that is still inside a model's library would abort the interpreter as that ends.
         os._exit(0)
     return 0
+
+
+def settle() -> None:
+    """What holds for this whole process. Libraries read these variables when they are imported, so it comes first."""
+    for variable in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):  # a server asks no hub and prints no progress
+        os.environ.setdefault(variable, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Compiled files of a model's own code would lie among verified ones.
+    sys.dont_write_bytecode = True
 
 
 async def _serve_all(served: Sequence[Served], listener: socket.socket, settings: ServingSettings) -> bool:
@@ -123,7 +133,7 @@ async def _load_all(served: Sequence[Served], models: Models, stop: asyncio.Even
     for each in served:
         if stop.is_set():
             break
-        runtime = await asyncio.to_thread(load, each)
+        runtime = await asyncio.to_thread(load, each, trust_code=settings.trust_code)
         models.add(await warm_up(each.version, runtime, settings))
     return not stop.is_set()
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from modelyard.importer.inspect import (
     code,
+    custom,
     gguf,
     judge,
     modelscan,
@@ -19,6 +20,7 @@ from modelyard.importer.inspect import (
     pickles,
     safetensors,
     sentence_transformers,
+    skops,
     torchscript,
     transformers,
 )
@@ -38,11 +40,13 @@ class Inspector(Protocol):
 
 
 FORMATS: tuple[Inspector, ...] = (
+    custom.describe,  # first: beside handler.py lie weights of any format
     sentence_transformers.describe,
     transformers.describe,
     gguf.describe,
     onnx.describe,
     torchscript.describe,
+    skops.describe,
     safetensors.describe,
 )
 

@@ -30,7 +30,7 @@ def refused(folder: Folder) -> dict[str, str]:
 def note(folder: Folder) -> None:
     """Adds remarks to the folder's notes."""
     for path in folder.named(".py"):
-        folder.notes[path] = "Python code, which runs only for callers that pass trust_remote_code"
+        folder.notes.setdefault(path, "Python code, which runs only for callers that pass trust_remote_code")
     for path in folder.named(".jinja"):
         folder.notes[path] = _TEMPLATE
     if folder.object("tokenizer_config.json").get("chat_template"):

@@ -25,7 +25,7 @@ def describe(folder: Folder) -> ModelInfo | None:
     weights = safetensors.read(folder, files)
     return replace(
         info,
-        task=said.task or _task(folder),
+        task=_task(folder, said.task),
         format="sentence-transformers",
         framework="pytorch",
         parameters=weights.parameters if info.quantization is None else None,
@@ -50,10 +50,12 @@ def _modules(folder: Folder) -> list[tuple[str, str]]:
     return modules
 
 
-def _task(folder: Folder) -> str | None:
+def _task(folder: Folder, said: str | None) -> str | None:
     """Cross encoders and sparse encoders have modules.json too, and say so; what says nothing gives embeddings."""
     kind = folder.object("config_sentence_transformers.json").get("model_type", "SentenceTransformer")
-    return "feature-extraction" if kind == "SentenceTransformer" else None
+    if kind == "CrossEncoder":
+        return "text-ranking"
+    return said or ("feature-extraction" if kind == "SentenceTransformer" else None)
 
 
 def _context_length(folder: Folder, first: str, positions: int | None) -> int | None:

@@ -85,9 +85,19 @@ def _task(architecture: str | None, config: dict[str, Any], said: Card) -> str |
         return said.task or _conditional(config)
     for ending, task in _TASKS.items():
         if architecture.endswith(ending):
-            return task
+            return "text-ranking" if task == "text-classification" and _ranks(config, said) else task
+    if said.task or not architecture.endswith("Model"):
+        return said.task
     # A bare encoder is used for what its card says, and gives hidden states when that says nothing.
-    return said.task or ("feature-extraction" if architecture.endswith("Model") else None)
+    sees = "image_size" in config and "vocab_size" not in config
+    return "image-feature-extraction" if sees else "feature-extraction"
+
+
+def _ranks(config: dict[str, Any], said: Card) -> bool:
+    """Cross encoders score how well two texts fit together; sentence-transformers leaves its mark in config.json."""
+    marked = "sentence_transformers" in config or "sbert_ce_default_activation_function" in config
+    labels = config.get("id2label")
+    return said.task == "text-ranking" or (marked and isinstance(labels, dict) and len(labels) == 1)
 
 
 def _conditional(config: dict[str, Any]) -> str | None:

@@ -13,10 +13,21 @@ from modelyard.errors import InvalidInput
 from modelyard.repository.manifest import ModelVersion, Signature
 from modelyard.serving.protocol import Arrays
 
-RUNTIMES = {
-    "torchscript": "modelyard.serving.runtimes.torchscript",
-    "onnx": "modelyard.serving.runtimes.onnx",
-    "sentence-transformers": "modelyard.serving.runtimes.sentence_transformers",
+# (format, task) → module; the task None stands for any that has no line of its own.
+RUNTIMES: dict[tuple[str, str | None], str] = {
+    ("torchscript", None): "torchscript",
+    ("onnx", None): "onnx",
+    ("skops", None): "skops",
+    ("custom", None): "custom",
+    ("sentence-transformers", None): "sentence_transformers",
+    ("sentence-transformers", "text-ranking"): "reranking",
+    # A bare encoder becomes embeddings by the mean over its tokens.
+    ("transformers", "feature-extraction"): "sentence_transformers",
+    ("transformers", "sentence-similarity"): "sentence_transformers",
+    ("transformers", "text-classification"): "text_classification",
+    ("transformers", "token-classification"): "token_classification",
+    ("transformers", "image-classification"): "image_classification",
+    ("transformers", "text-ranking"): "reranking",
 }
 
 
@@ -24,8 +35,9 @@ class Runtime(Protocol):
     """A loaded model. `infer` is called from one thread only and may be slow.
 
     An empty signature means that nothing is known: inputs are then passed on in the order given. `infer` may give more
-    than the signature's outputs: a text runtime adds `tokens`, INT64 [-1], what each text cost. One that has the
-    attribute `takes_bytes`, true, gets BYTES that came as binary data as `bytes`; others get `str`.
+    than the signature's outputs: a text runtime adds `tokens`, INT64 [-1], what each text cost. One that knows classes
+    has `labels`, their names in the order of its `probabilities`. One that has `takes_bytes`, true, gets BYTES that
+    came as binary data as `bytes`; others get `str`.
     """
 
     platform: str
@@ -59,13 +71,16 @@ class RowRuntime(Runtime, Protocol):
 
 def prepare(version: ModelVersion) -> ModuleType:
     """The module of the runtime for the version's format, with its libraries. Raises InvalidInput and MissingExtra."""
-    module = RUNTIMES.get(version.model.format or "")
+    file_format, task = version.model.format or "", version.model.task
+    module = RUNTIMES.get((file_format, task)) or RUNTIMES.get((file_format, None))
     if module is None:
+        tasks = [each for known, each in RUNTIMES if known == file_format and each is not None]
+        what = f"the task {task or 'unknown'}" if tasks else f"the format {file_format or 'unknown'}"
+        served = tasks or dict.fromkeys(known for known, _ in RUNTIMES)
         raise InvalidInput(
-            f"{version.name}:{version.version} has the format {version.model.format or 'unknown'}",
-            remedy=f"the model server serves {', '.join(RUNTIMES)}",
+            f"{version.name}:{version.version} has {what}", remedy=f"the model server serves {', '.join(served)}"
         )
-    return import_module(module)
+    return import_module(f"{__name__}.{module}")
 
 
 def load(version: ModelVersion, folder: Path) -> Runtime:
