@@ -64,11 +64,11 @@ def test_an_engine_that_comes_later_is_not_looked_for() -> None:
     ("model", "configured", "absent", "said"),
     [
         (LLAMA, None, NO_VLLM, r"text-generation in the format transformers \(vllm: engines\.vllm_command is not set"),
-        (LLAMA, None, NO_VLLM, r"llamacpp: it serves gguf; pytorch: it serves onnx"),
+        (LLAMA, None, NO_VLLM, r"llamacpp: it serves gguf; pytorch: it serves custom"),
         (GGUF, "vllm", {}, r"\(vllm: it serves transformers .*\); choose another engine"),
         (GGUF, "ollama", NO_OLLAMA, r"\(ollama: no Ollama answers\)"),
         (GGUF, "torchserve", {}, "torchserve: modelyard does not start it"),
-        (ModelInfo(format="pickle"), None, {}, r"no engine can serve in the format pickle \(pytorch: it serves onnx"),
+        (ModelInfo(format="pickle"), None, {}, r"no engine can serve in the format pickle \(pytorch: it serves custom"),
         (ModelInfo(), None, {}, r"no engine can serve files of no known model format \(pytorch"),
     ],
 )

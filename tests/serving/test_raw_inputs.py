@@ -145,7 +145,7 @@ def test_documents_are_ranked_by_a_query(server: ServerProcess) -> None:
     answer = httpx.post(f"{server.url}/v2/models/ranker/infer", json={"inputs": pairs}, timeout=30)
     scores = outputs(answer)["score"]["data"]
     found = rerank(server, documents=[*TEXTS[:2], *({"text": text} for text in TEXTS[2:])]).json()
-    assert found["model"] == "ranker" and found["usage"]["total_tokens"] == 33
+    assert found["model"] == "ranker" and found["usage"]["total_tokens"] == 34
     assert [result["index"] for result in found["results"]] == sorted(range(4), key=lambda n: -scores[n])
     for result in found["results"]:
         assert result["relevance_score"] == pytest.approx(scores[result["index"]], abs=1e-5)
