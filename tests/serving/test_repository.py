@@ -52,7 +52,7 @@ def test_models_of_any_format_answer_at_their_first_request(linear: Model, adder
     tensors = [{"name": n, "datatype": "FP32", "shape": [1, 3], "data": [1, -2, 3]} for n in ("a", "b")]
 
     async def act(client: httpx.AsyncClient) -> None:
-        assert (await client.get("/v2")).json()["extensions"] == ["model_repository"]
+        assert (await client.get("/v2")).json()["extensions"] == ["binary_tensor_data", "model_repository"]
         assert (await client.get("/v2/health/ready")).status_code == 200
         summed = await client.post("/v2/models/adder/infer", json={"inputs": tensors})
         label = {SERVED_HEADER: str(linear.version.ref)}
