@@ -69,7 +69,8 @@ def test_vllm_behind_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         evidence = yard.launching.facts(yard.repository.resolve("chat"))
         assert evidence["version"].startswith("vllm 0.") and evidence["precision"] == "float32"
         with openai.OpenAI(base_url=f"{yard.settings.gateway.url}/v1", api_key="none", max_retries=0) as client:
-            ask(client, "chat")
+            for name in ("chat", "chat:v1.0.0"):  # the engine knows neither the one nor the other by itself
+                ask(client, name)
         processes = [p.pid for p in psutil.process_iter(["cmdline"]) if replica.id in (p.info["cmdline"] or ())]
     assert len(processes) == 1
     assert not psutil.pid_exists(processes[0])
