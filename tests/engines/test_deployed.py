@@ -1,4 +1,4 @@
-"""A language model behind the gateway of `modelyard up`, served by the real vLLM."""
+"""Language models behind the gateway of `modelyard up`: on the real vLLM, and on a stand-in for Ollama."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from modelyard.store import LocalDisk
 from modelyard.yard import Yard
 
 from .models import VLLM, VLLM_ARGUMENTS, VLLM_ENVIRON, save_llama
+from .ollama_stand_in import ollama_server
 from .running import answers
-from .support import free_port, wait_for
+from .support import free_port, smollm2, wait_for
 
 
 @contextmanager
-def machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
-    """`modelyard up` in production, where vLLM's command is set."""
+def machine(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> Iterator[Yard]:
+    """`modelyard up`, by default in production, with these settings besides."""
     store = LocalDisk(folder / "store")
     variables = {
         "STORE": store.url,
@@ -38,9 +39,7 @@ def machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
         "API__PORT": str(free_port()),
         "SERVING__READY_TIMEOUT_S": "540",
         "DEPLOYMENT__TIMEOUT_S": "540",
-        "ENGINES__VLLM_COMMAND": str(VLLM),
-        "ENGINES__VLLM_ARGUMENTS": json.dumps(VLLM_ARGUMENTS),
-    }
+    } | more
     for name, value in {f"MODELYARD_{name}": value for name, value in variables.items()}.items():
         monkeypatch.setenv(name, value)
     yard = Yard(load_settings(folder))
@@ -60,7 +59,8 @@ def machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
 @pytest.mark.timeout(900)
 def test_vllm_behind_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert VLLM.is_file(), "vLLM is not there: run `make engines`"
-    with machine(tmp_path, monkeypatch) as yard:
+    engine = {"ENGINES__VLLM_COMMAND": str(VLLM), "ENGINES__VLLM_ARGUMENTS": json.dumps(VLLM_ARGUMENTS)}
+    with machine(tmp_path, monkeypatch, **engine) as yard:
         yard.repository.register_model("chat", "v1.0.0", save_llama(tmp_path / "llama"), {})
         yard.deployments.promote_to_production("chat", "v1.0.0", force=True, reason="a test")
 
@@ -74,6 +74,30 @@ def test_vllm_behind_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         processes = [p.pid for p in psutil.process_iter(["cmdline"]) if replica.id in (p.info["cmdline"] or ())]
     assert len(processes) == 1
     assert not psutil.pid_exists(processes[0])
+
+
+@pytest.mark.timeout(300)
+def test_ollama_behind_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ollama insists on its own name for the model, and its address is not the replica's."""
+    gguf = next(smollm2().glob("*.gguf"))
+    with (
+        ollama_server(tmp_path / "ollama") as (url, kept),
+        machine(tmp_path, monkeypatch, ENV="development", ENGINES__OLLAMA_URL=url) as yard,
+    ):
+        for version in ("v1.0.0", "v1.1.0"):
+            yard.repository.register_model("chat", version, gguf, {})
+            yard.deployments.promote_to_production("chat", version, force=True, reason="a test")
+            (replica,) = [r for r in yard.local_target.peek() if str(r.pin) == version]
+            assert replica.engine == "ollama"
+            with openai.OpenAI(base_url=f"{yard.settings.gateway.url}/v1", api_key="none", max_retries=0) as client:
+                for name in ("chat", f"chat:{version}"):
+                    answer = client.chat.completions.with_raw_response.create(
+                        model=name, messages=[{"role": "user", "content": "Hi"}], max_tokens=8
+                    )
+                    assert answer.parse().choices[0].message.content
+                    assert answer.headers["x-modelyard-model"].startswith(f"chat:{version}@")
+        assert kept.models
+    assert not kept.models
 
 
 def ask(client: openai.OpenAI, model: str) -> None:
