@@ -69,6 +69,13 @@ def test_a_handler_reads_prepares_computes_and_answers(tmp_path: Path) -> None:
     assert not (tmp_path / "__pycache__").exists()
 
 
+def test_texts_that_came_as_bytes_are_texts_for_the_handler(tmp_path: Path) -> None:
+    runtime = load(counter(tmp_path))
+    assert runtime.infer({"text": column(b"Good", "bad")})["score"].tolist() == [1, -1]
+    with pytest.raises(InvalidInput, match="the binary data of input 'text' are not UTF-8"):
+        runtime.infer({"text": column(b"\xff")})
+
+
 def test_two_handlers_with_helpers_of_one_name_keep_apart(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:

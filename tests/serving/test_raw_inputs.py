@@ -100,10 +100,46 @@ def test_an_image_gives_its_label(server: ServerProcess) -> None:
     assert outputs(ask(server, "images", "image", *files))["label"] == found["label"]
 
 
+def test_an_image_may_come_as_binary_data(server: ServerProcess) -> None:
+    file = picture(1)
+    data = len(file).to_bytes(4, "little") + file
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    answer = httpx.post(
+        f"{server.url}/v2/models/images/infer",
+        content=head + data,
+        headers={"Inference-Header-Content-Length": str(len(head))},
+    )
+    assert outputs(answer) == outputs(ask(server, "images", "image", encoded(file)))
+
+
 def test_entities_come_as_json(server: ServerProcess) -> None:
     found = outputs(ask(server, "entities", "text", *TEXTS))
     for text, entities in zip(TEXTS, found["entities"]["data"], strict=True):
         assert all(text[e["start"] : e["end"]] == e["text"] for e in json.loads(entities))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "tensor"),
+    [
+        ("texts", "text", {}),
+        ("entities", "text", {}),
+        ("images", "image", {}),
+        ("numbers", "x", {"datatype": "FP64", "shape": [0, 2], "data": []}),
+    ],
+)
+def test_no_rows_get_no_rows(server: ServerProcess, model: str, name: str, tensor: dict[str, Any]) -> None:
+    found = outputs(ask(server, model, name, **tensor))
+    assert {output["shape"][0] for output in found.values()} == {0}
+
+
+def test_texts_of_all_lengths_at_once_get_what_they_get_alone(server: ServerProcess) -> None:
+    texts = [" ".join(["cat dog film"] * length) for length in (1, 9, 3, 20, 2, 6)]
+    alone = [outputs(ask(server, "texts", "text", text))["score"]["data"][0] for text in texts]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda text: outputs(ask(server, "texts", "text", text)), texts))
+    assert [found["score"]["data"][0] for found in together] == pytest.approx(alone, abs=1e-5)
+    assert outputs(ask(server, "texts", "text", *texts))["score"]["data"] == pytest.approx(alone, abs=1e-5)
 
 
 def test_requests_at_the_same_time_get_what_they_get_alone(server: ServerProcess) -> None:

@@ -76,7 +76,7 @@ def parse_request(
         document = parse_object(text)
         inputs = _parse_inputs(document.get("inputs"), binary.Blob(data))
     if not takes_bytes:
-        inputs = {name: _decoded(name, array) for name, array in inputs.items()}
+        inputs = {name: decoded(name, array) for name, array in inputs.items()}
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidInput("'id' is not a string")
@@ -195,12 +195,13 @@ def _flag(document: Mapping[str, Any], key: str, where: str) -> bool | None:
     return flag
 
 
-def _decoded(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def decoded(name: str, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array, with `str` in place of `bytes`. Raises InvalidInput."""
     if array.dtype != object or not any(isinstance(value, bytes) for value in array.flat):
         return array
     texts = np.empty(array.size, dtype=object)
     try:
-        texts[:] = [value.decode() for value in array.flat]
+        texts[:] = [value.decode() if isinstance(value, bytes) else value for value in array.flat]
     except UnicodeDecodeError:
         raise InvalidInput(f"the binary data of input {name!r} are not UTF-8", remedy="the model takes text") from None
     return texts.reshape(array.shape)

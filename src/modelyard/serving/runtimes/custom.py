@@ -17,16 +17,21 @@ from typing import Any
 
 import numpy as np
 
+from modelyard.engines.samples import IMAGE
 from modelyard.errors import InvalidInput
 from modelyard.importer.inspect.custom import FILE, handlers
 from modelyard.repository.manifest import ModelVersion, Signature, declared_signature
-from modelyard.serving.protocol import Arrays, ModelFailed
+from modelyard.serving.protocol import Arrays, ModelFailed, decoded
 
 
 class CustomRuntime:
-    """The signature is the one in the metadata; requests are joined where it says that rows are."""
+    """The signature is the one in the metadata; requests are joined where it says that rows are.
+
+    The files of an input called `image` come as they were sent; all other BYTES as `str`.
+    """
 
     platform = "modelyard_custom"
+    takes_bytes = True
 
     def __init__(self, handler: Any, signature: Signature) -> None:
         self._handler = handler
@@ -35,6 +40,7 @@ class CustomRuntime:
     def infer(self, inputs: Arrays) -> Arrays:
         prepare = getattr(self._handler, "preprocess", None)
         finish = getattr(self._handler, "postprocess", None)
+        inputs = {name: array if name == IMAGE else decoded(name, array) for name, array in inputs.items()}
         predicted = self._handler.predict(prepare(inputs) if prepare else inputs)
         return self._arrays(finish(predicted) if finish else predicted)
 

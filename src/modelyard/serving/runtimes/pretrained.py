@@ -78,11 +78,16 @@ class Tokenizer:
             model.config.pad_token_id = self.inner.pad_token_id
         self.limit = min(self.inner.model_max_length, _positions(model))
 
-    def __call__(self, texts: Iterable[str], **options: Any) -> Any:
-        """The model's inputs for these texts, padded to the longest of them."""
-        return self.inner(
-            list(texts), padding=True, truncation=True, max_length=self.limit, return_tensors="pt", **options
-        )
+    def features(self, texts: Iterable[str], **options: Any) -> list[dict[str, Any]]:
+        """The model's inputs for each text, or for each of its pieces where the options ask for several."""
+        if not (texts := list(texts)):
+            return []
+        columns = self.inner(texts, truncation=True, max_length=self.limit, **options)
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def join(self, features: Sequence[Mapping[str, Any]]) -> Any:
+        """These inputs together, padded to the longest of them."""
+        return self.inner.pad(list(features), return_tensors="pt")
 
 
 def _positions(model: Any) -> int:
@@ -94,10 +99,9 @@ def _positions(model: Any) -> int:
     return known
 
 
-def count_tokens(features: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-    """What each text cost."""
-    counts: np.ndarray[Any, Any] = features["attention_mask"].sum(dim=1).numpy().astype(np.int64)
-    return counts
+def lengths(items: Iterable[Mapping[str, Any]]) -> np.ndarray[Any, Any]:
+    """How many tokens each of these inputs has."""
+    return np.array([len(item["input_ids"]) for item in items], dtype=np.int64)
 
 
 class Classes:

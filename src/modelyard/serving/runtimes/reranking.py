@@ -12,14 +12,18 @@ import numpy as np
 
 from modelyard.errors import InvalidInput, MissingExtra
 from modelyard.repository.manifest import ModelVersion, Signature, Tensor
+from modelyard.serving.cores import usable_cores
 from modelyard.serving.protocol import Arrays
-from modelyard.serving.runtimes.pretrained import count_tokens, load_with
+from modelyard.serving.runtimes.pretrained import load_with
+from modelyard.serving.runtimes.rows import nothing
 
 try:
     import torch
     from sentence_transformers import CrossEncoder
 except ImportError as error:
     raise MissingExtra("sentence-transformers", "serve") from error
+
+from modelyard.serving.runtimes.torch_threads import use_threads
 
 
 class RerankingRuntime:
@@ -35,10 +39,14 @@ class RerankingRuntime:
 
     def infer(self, inputs: Arrays) -> Arrays:
         pairs = list(zip(inputs["query"], inputs["text"], strict=True))
+        if not pairs:
+            return nothing(self.signature)
+        use_threads(usable_cores())
         with torch.inference_mode():
             features = self._model.preprocess(pairs, prompt=None)
             scores = self._model.activation_fn(self._model(features)["scores"].float())
-        return {"score": scores.reshape(len(pairs)).numpy().astype(np.float32), "tokens": count_tokens(features)}
+        tokens = features["attention_mask"].sum(dim=1).numpy().astype(np.int64)
+        return {"score": scores.reshape(len(pairs)).numpy().astype(np.float32), "tokens": tokens}
 
 
 def load(version: ModelVersion, folder: Path) -> RerankingRuntime:

@@ -8,7 +8,6 @@ go through the library as they are.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,11 +21,6 @@ from modelyard.serving.cores import shared_cores, usable_cores
 from modelyard.serving.protocol import Arrays
 from modelyard.serving.runtimes import Row
 from modelyard.serving.runtimes.precision import declared_backend, declared_precision
-
-# Read by the libraries when they are imported: a server prints no progress and asks no hub.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 try:
     import torch

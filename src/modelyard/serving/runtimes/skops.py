@@ -15,6 +15,7 @@ from modelyard.repository.manifest import ModelVersion, Signature, Tensor, decla
 from modelyard.serving.datatypes import DATATYPES
 from modelyard.serving.protocol import Arrays
 from modelyard.serving.runtimes import only_file
+from modelyard.serving.runtimes.rows import nothing
 
 try:
     import skops.io
@@ -59,6 +60,8 @@ class SkopsRuntime:
     def infer(self, inputs: Arrays) -> Arrays:
         columns = [inputs[tensor.name] for tensor in self.signature.inputs]
         rows = columns[0] if len(columns) == 1 else np.column_stack(columns)
+        if not len(rows):
+            return nothing(self.signature)
         if not self._probable or self._classes is None:
             return {self._answer.name: self._typed(self._model.predict(rows))}
         probabilities = self._model.predict_proba(rows).astype(np.float32)
