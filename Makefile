@@ -8,6 +8,7 @@ MLFLOW := .venv-mlflow
 LITELLM := .venv-litellm
 PORTKEY := .venv-portkey
 NGINX  := .venv-nginx
+EMBEDDING_PEERS := .venv-embedding-peers
 AZURE  := $(VENV)/azurite/.ready
 VLLM   := .venv-vllm
 TORCHSERVE := .venv-torchserve
@@ -88,7 +89,7 @@ format: $(READY) ## Format the code
 docs: $(READY) ## Write the reference pages from the code
 	$(BIN)/python docs/generate.py
 
-peers: $(LITELLM)/.ready $(PORTKEY)/.ready $(NGINX)/.ready ## Install what the gateway is measured against (Debian, npm)
+peers: $(LITELLM)/.ready $(PORTKEY)/.ready $(NGINX)/.ready $(EMBEDDING_PEERS)/.ready ## Install what benchmarks measure against (Debian, npm)
 
 $(LITELLM)/.ready: engines/litellm.txt
 	$(PYTHON) -m venv $(LITELLM)
@@ -107,14 +108,20 @@ $(NGINX)/.ready:
 	cd $(NGINX) && apt-get download --quiet nginx && dpkg -x nginx_*.deb .
 	@touch $@
 
+$(EMBEDDING_PEERS)/.ready: benchmarks/peers/embeddings.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
 bench: $(READY) engines peers ## Measure side by side
 	$(BIN)/python benchmarks/gateway.py --litellm $(LITELLM)/bin/python --portkey $(PORTKEY) --nginx $(NGINX)/usr/sbin/nginx
 	$(BIN)/python benchmarks/gateway.py --memory
-	$(BIN)/python benchmarks/batching.py
+	$(BIN)/python benchmarks/embeddings.py --peers $(EMBEDDING_PEERS)/bin/python
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/transfer.py --mlflow $(MLFLOW)/bin/python
 	$(BIN)/python benchmarks/catalog.py --mlflow $(MLFLOW)/bin/python
 
 clean: ## Remove everything that the targets made
-	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) $(LITELLM) $(PORTKEY) $(NGINX)
+	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) $(LITELLM) $(PORTKEY) $(NGINX) $(EMBEDDING_PEERS)
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
