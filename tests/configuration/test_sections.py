@@ -28,6 +28,8 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("engines", "tiny", "VLLM", "can't be 'VLLM': Input should be"),
     ("engines", "two words", "vllm", "name"),
     ("external", "old", {"engine": "torchserve", "url": "10.0.0.1"}, "url: String should match"),
+    ("rate-limits", "digits", 5, "write a JSON object with some of requests_per_minute, burst"),
+    ("engines", "tiny", 5, "use one of vllm, ollama, llamacpp, pytorch, torchserve"),
     ("rate-limits", "digits", {"requests_per_minute": 0}, "requests_per_minute: Input should be greater"),
     ("routing", "digits", {"splits": {}}, "splits: Extra inputs"),
     ("routing", "digits", {"split": {"V1": 1}}, "V1"),

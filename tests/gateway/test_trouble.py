@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -15,7 +12,7 @@ import pytest
 from modelyard.gateway import Endpoint, Gateway, Route, RouteTable
 from modelyard.settings import GatewaySettings
 
-from .upstreams import Client, Upstream, backend, free_port, wait_for
+from .upstreams import Client, Upstream, backend, closing_server, free_port, wait_for
 
 Start = Callable[[str], Upstream]
 PATHS = ("/v1/chat/completions", "/v2/models/digit/infer")
@@ -42,31 +39,6 @@ def digit(gateway: Gateway, upstream: Start) -> Upstream:
     return server
 
 
-@contextmanager
-def dying_server(after: bytes) -> Iterator[int]:
-    """A server that answers every request with `after` and dies in the middle of the answer."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with connection:
-                connection.recv(65536)
-                connection.sendall(after)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
-
-
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b'data: {"a": 1}\n\n'
 
@@ -83,7 +55,7 @@ EVENT = b'data: {"a": 1}\n\n'
 def test_an_engine_that_dies_in_a_stream_breaks_it_visibly(
     gateway: Gateway, settings: GatewaySettings, path: str, begun: bytes
 ) -> None:
-    with dying_server(begun) as port:
+    with closing_server(begun) as (port, _):
         one = backend("digit", Endpoint("127.0.0.1", port))
         gateway.apply(RouteTable((one,), (Route(("digit",), ((one.id, 1),)),)))
         got = b""

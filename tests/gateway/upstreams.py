@@ -134,8 +134,9 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def closing_server() -> Iterator[tuple[int, list[bytes]]]:
-    """A server that takes a request and closes the connection instead of an answer: its port, and what it read."""
+def closing_server(after: bytes = b"") -> Iterator[tuple[int, list[bytes]]]:
+    """A server that takes a request and closes the connection, instead of an answer or `after` its beginning: its port,
+    and what it read."""
     taken: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -147,6 +148,7 @@ def closing_server() -> Iterator[tuple[int, list[bytes]]]:
                 return
             with connection:
                 taken.append(connection.recv(65536))
+                connection.sendall(after)
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -97,12 +97,18 @@ def parse(section: str, key: str, value: Any) -> Any:
     try:
         parsed = adapter.validate_python(value)
     except ValidationError as error:
-        raise InvalidInput(
-            f"{section}.{key} can't be {value!r}: {problem(error)}", remedy="see the page on configuration"
-        ) from error
+        raise InvalidInput(f"{section}.{key} can't be {value!r}: {problem(error)}", remedy=_remedy(adapter)) from error
     for ref in _refs(section, key, parsed):
         ModelRef.parse(ref)
     return parsed
+
+
+def _remedy(adapter: TypeAdapter[Any]) -> str:
+    """What may be written instead."""
+    schema = adapter.json_schema()
+    if keys := schema.get("properties"):
+        return f"write a JSON object with some of {', '.join(keys)}"
+    return f"use one of {', '.join(schema['enum'])}"
 
 
 def _refs(section: str, key: str, parsed: Any) -> tuple[str, ...]:
