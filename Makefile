@@ -72,7 +72,7 @@ up: $(READY) ## Run the gateway and what should serve, from .modelyard
 	$(BIN)/modelyard up
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 check: $(READY) ## Style, types, import directions, documents
 	$(BIN)/ruff check .

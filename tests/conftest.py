@@ -6,9 +6,9 @@ import base64
 import hmac
 import json
 import shutil
-import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard.repository import Inspection, ModelRepository
 from modelyard.store import S3, Azure, Cache, LocalDisk, Memory, Store
+from ports import free_port
 
 BUCKET = "yard"
 KEY, SECRET = "tester", "secret-of-the-tester"
@@ -39,18 +40,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("no_skips") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture
+def watching_threads() -> Callable[[], set[threading.Thread]]:
+    """Asked for the threads that watch configuration, it tells those begun since the test began."""
+    before = set(threading.enumerate())
+    return lambda: {thread for thread in threading.enumerate() if thread.name == "configuration"} - before
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a SeaweedFS with one empty bucket."""
     folder = tmp_path_factory.mktemp("seaweedfs")
-    ports = dict(zip(("master", "volume", "filer", "s3"), _free_ports(4), strict=True))
-    internal = dict(zip(ports, _free_ports(4), strict=True))
+    ports = dict(zip(("master", "volume", "filer", "s3"), (free_port() for _ in range(4)), strict=True))
+    internal = dict(zip(ports, (free_port() for _ in range(4)), strict=True))
     identities = [
         _identity(KEY, SECRET, "Admin"),
         _identity("reader", "secret-of-the-reader", "Read", "List"),
@@ -82,7 +94,7 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an Azurite with one empty container, named like the bucket."""
     program = Path(sys.prefix) / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
     assert program.is_file(), "azurite is not there: run `make engines`"
-    (port,) = _free_ports(1)
+    port = free_port()
     options = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence", "--disableTelemetry"]
     folder = tmp_path_factory.mktemp("azurite")
     with (folder / "log").open("wb") as log:
@@ -118,16 +130,6 @@ def _make_container(url: str, *, deadline: float) -> None:
 
 def _identity(name: str, secret: str, *actions: str) -> dict[str, Any]:
     return {"name": name, "credentials": [{"accessKey": name, "secretKey": secret}], "actions": list(actions)}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 def _s3_client(url: str) -> Any:

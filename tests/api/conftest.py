@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from modelyard.repository.environments import Pin
 from modelyard.settings import AccessSettings, ApiSettings, load_settings
 from modelyard.store import Memory, Store
 from modelyard.yard import Yard
+from ports import free_port
 
 
 class Served:
@@ -113,12 +113,6 @@ def client_environ(url: str, folder: Path) -> dict[str, str]:
     own = {"HF_HOME": str(folder / "hf-home"), "HF_ENDPOINT": url}
     quiet = ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_UPDATE_CHECK", "HF_HUB_DISABLE_PROGRESS_BARS")
     return kept | own | dict.fromkeys(quiet, "1")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_files(folder: Path, files: dict[str, bytes]) -> Path:

@@ -24,8 +24,9 @@ from modelyard.repository.manifest import Artifact
 from modelyard.settings import ApiSettings
 from modelyard.store import S3, LocalDisk, Store
 from modelyard.store.objects import CHUNK
+from ports import free_port
 
-from .conftest import Serve, Served, free_port, write_files
+from .conftest import Serve, Served, write_files
 
 BODY = bytes(range(256)) * 4
 PATH = "/m/resolve/main/weights.bin"

@@ -18,9 +18,10 @@ from modelyard.errors import NotFound, StoreError, Unavailable
 from modelyard.gateway import Backend, Gateway, Route, RouteTable
 from modelyard.gateway.statistics import Histogram, Served, Statistics
 from modelyard.settings import GatewaySettings
+from ports import free_port
 
 from .conftest import Served as ServedYard
-from .conftest import free_port, minilm
+from .conftest import minilm
 
 LABELS = ("model", "version", "environment", "engine", "code", "reason", "kind", "le")
 DIGIT, GONE, NOBODY = Served("ns/digit", "v1.0.0", "production"), Served("gone", "v2.0.0", "staging"), Served()

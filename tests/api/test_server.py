@@ -23,8 +23,9 @@ from modelyard.api.threads import Threads
 from modelyard.errors import StoreError, Unavailable
 from modelyard.settings import ApiSettings
 from modelyard.store import LocalDisk
+from ports import free_port
 
-from .conftest import client_environ, free_port, write_files
+from .conftest import client_environ, write_files
 
 
 def hello() -> Starlette:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from modelyard.cli.app import run
 from modelyard.importer.inspect import inspect_files
 from modelyard.repository import ModelRepository
 from modelyard.store import Cache, LocalDisk
+from ports import free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,6 @@ class Result:
 
 
 Cli = Callable[..., Result]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Cli, free_port, refused
+from ports import free_port
+
+from .conftest import Cli, refused
 
 NAME = "is not a model name; use letters, digits"
 VERSION = "write it as v1.2.0 or v1.2.0-rc.1"

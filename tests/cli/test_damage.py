@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import Cli, free_port, refused
+from ports import free_port
+
+from .conftest import Cli, refused
 
 MANIFEST = "versions/good/v1.0.0.json"
 GGUF = b"GGUF" + (3).to_bytes(4, "little") + bytes(16) + bytes(40)

@@ -16,8 +16,9 @@ from sklearn.pipeline import make_pipeline
 
 from modelyard.serving import server
 from modelyard.settings import ServingSettings
+from ports import free_port
 
-from .conftest import Cli, free_port, refused
+from .conftest import Cli, refused
 from .test_live import up
 
 MAKE = Path(__file__).parents[2] / "examples" / "handler" / "make.py"

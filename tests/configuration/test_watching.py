@@ -19,14 +19,15 @@ from modelyard.errors import StoreError
 from modelyard.store import Journal, Memory, Store, open_store
 
 PERIOD_S = watching.PERIOD_S
+Threads = Callable[[], set[threading.Thread]]
 
 
 @pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _often(monkeypatch: pytest.MonkeyPatch, watching_threads: Threads) -> Iterator[None]:
     monkeypatch.setattr(watching, "PERIOD_S", 0.02)
     yield
     gc.collect()
-    wait_for(lambda: not threads())
+    wait_for(lambda: not watching_threads())
 
 
 def manager(store: Store) -> ConfigurationManager:
@@ -68,11 +69,13 @@ def test_those_who_asked_are_told_of_each_value_in_order() -> None:
     assert told == [{"rate": 0}, {"rate": 1}, {"rate": 2}]
 
 
-def test_one_thread_and_one_list_for_any_number_of_watches(requests: list[tuple[str, str]]) -> None:
+def test_one_thread_and_one_list_for_any_number_of_watches(
+    requests: list[tuple[str, str]], watching_threads: Threads
+) -> None:
     config = manager(Memory())
     config.set_config("limits", "rate", 1)
     watches = [config.watch("limits") for _ in range(20)]
-    assert len(threads()) == 1
+    assert len(watching_threads()) == 1
 
     requests.clear()
     wait_for(lambda: len(requests) > 20)
@@ -82,23 +85,23 @@ def test_one_thread_and_one_list_for_any_number_of_watches(requests: list[tuple[
         watch.close()
 
 
-def test_the_thread_ends_with_the_last_watch_and_comes_back_with_the_next() -> None:
+def test_the_thread_ends_with_the_last_watch_and_comes_back_with_the_next(watching_threads: Threads) -> None:
     config = manager(Memory())
     first = config.watch("limits")
     first.close()
     first.close()
-    wait_for(lambda: not threads())
+    wait_for(lambda: not watching_threads())
     config.set_config("limits", "rate", 1)
     assert first.value == {}
     with config.watch("limits") as second:
         assert second.value == {"rate": 1}
-        assert len(threads()) == 1
+        assert len(watching_threads()) == 1
 
 
-def test_nobody_holds_the_manager_any_more() -> None:
+def test_nobody_holds_the_manager_any_more(watching_threads: Threads) -> None:
     manager(Memory()).watch("limits")
     gc.collect()
-    wait_for(lambda: not threads())
+    wait_for(lambda: not watching_threads())
 
 
 def test_a_store_that_cannot_be_reached_leaves_the_last_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,10 +163,6 @@ os._exit(0 if watch.value == {"rate": 1} else 1)
 def test_a_forked_process_goes_on_watching(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path / "yard")], check=False, timeout=60)
     assert done.returncode == 0
-
-
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "configuration"]
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -41,6 +40,7 @@ from modelyard import (
 )
 from modelyard.errors import NotFound, Unavailable, ValidationFailed
 from modelyard.store import Store
+from ports import free_port
 
 BUCKET, KEY, SECRET = "yard", "tester", "secret-of-the-tester"
 ONE = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]}
@@ -284,12 +284,6 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=1).is_success
     except httpx.TransportError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def smollm2() -> Path:

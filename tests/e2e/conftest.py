@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,17 +24,12 @@ from onnx import TensorProto, helper
 from modelyard.settings import GatewaySettings, load_settings
 from modelyard.store import LocalDisk
 from modelyard.yard import Yard
+from ports import free_port
 
 WIDTH = 2
 _TENSOR = {"datatype": "FP32", "shape": [-1, WIDTH]}
 SIGNATURE = {"signature": {"inputs": [_TENSOR | {"name": "x"}], "outputs": [_TENSOR | {"name": "y"}]}}
 EMBEDDER, LANGUAGE, GRAPH = "all-MiniLM-L6-v2", "smollm2", "times-two"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def save_graph(path: Path) -> Path:

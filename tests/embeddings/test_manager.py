@@ -224,11 +224,13 @@ def test_a_model_of_another_kind(
         manager.model("m")
 
 
-def test_the_watching_ends_with_the_manager(manager: EmbeddingManager, register: Register) -> None:
+def test_the_watching_ends_with_the_manager(
+    manager: EmbeddingManager, register: Register, watching_threads: Callable[[], set[threading.Thread]]
+) -> None:
     register("all-MiniLM-L6-v2:v1.0.0")
     manager.get_embedding_model("semantic-search")
     manager.close()
-    wait_for(lambda: not any(thread.name == "configuration" for thread in threading.enumerate()))
+    wait_for(lambda: not watching_threads())
     assert manager.get_embedding_model("semantic-search").version == "v1.0.0"
 
 

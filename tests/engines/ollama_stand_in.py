@@ -18,7 +18,9 @@ from typing import Any
 
 import httpx
 
-from .support import embedder, free_port, llamacpp, wait_for
+from ports import free_port
+
+from .support import embedder, llamacpp, wait_for
 
 VERSION = "0.12.6"
 

@@ -20,10 +20,11 @@ from modelyard.engines.keeper import READY_PATH
 from modelyard.settings import load_settings
 from modelyard.store import LocalDisk
 from modelyard.yard import Yard
+from ports import free_port
 
 from .models import TORCHSERVE, VLLM, VLLM_ARGUMENTS, VLLM_ENVIRON, save_archive, save_llama
 from .ollama_stand_in import ollama_server
-from .support import free_port, smollm2, wait_for
+from .support import smollm2, wait_for
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, "temperature": 0}
 OLLAMA_CHAT = {"messages": CHAT["messages"], "options": {"num_predict": 8, "temperature": 0}}

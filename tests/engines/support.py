@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -112,12 +111,6 @@ def _process(code: str, folder: Path, name: str, port: int) -> Iterator[subproce
     finally:
         process.kill()
         process.communicate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> None:

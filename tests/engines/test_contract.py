@@ -19,7 +19,7 @@ from . import running
 from .running import Running, answers
 from .support import wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.long, pytest.mark.timeout(600)]
 
 LONG = {"prompt": "Once", "max_tokens": 200, "ignore_eos": True, "options": {"num_predict": 200}}
 VLLM = pytest.param("vllm", marks=pytest.mark.side_environment)

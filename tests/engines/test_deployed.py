@@ -18,11 +18,14 @@ import pytest
 from modelyard.settings import load_settings
 from modelyard.store import LocalDisk
 from modelyard.yard import Yard
+from ports import free_port
 
 from .models import VLLM, VLLM_ARGUMENTS, VLLM_ENVIRON, save_llama
 from .ollama_stand_in import ollama_server
 from .running import answers
-from .support import free_port, smollm2, wait_for
+from .support import smollm2, wait_for
+
+pytestmark = pytest.mark.long
 
 
 @contextmanager

@@ -17,10 +17,11 @@ import pytest
 from modelyard.engines import OllamaServer
 from modelyard.engines.keeper import READY_PATH
 from modelyard.errors import InvalidInput, NotFound
+from ports import free_port
 
 from .ollama_stand_in import Ollama, ollama_server
 from .running import answers
-from .support import free_port, smollm2, wait_for
+from .support import smollm2, wait_for
 
 pytestmark = pytest.mark.engine
 

@@ -22,6 +22,7 @@ from modelyard.repository import Deployment
 from modelyard.settings import GatewaySettings, load_settings
 from modelyard.store import LocalDisk
 from modelyard.yard import Yard
+from ports import free_port
 
 WIDTH = 2
 _TENSOR = {"datatype": "FP32", "shape": [-1, WIDTH]}
@@ -159,12 +160,6 @@ def wait_for(condition: Callable[[], Any], *, what: Callable[[], str] = lambda: 
     while not condition():
         assert time.monotonic() < deadline, f"it did not come true: {what()}"
         time.sleep(0.005)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def save_onnx(path: Path, factor: float) -> Path:

@@ -10,8 +10,9 @@ import pytest
 
 from modelyard.gateway import Gateway
 from modelyard.settings import GatewaySettings
+from ports import free_port
 
-from .upstreams import Client, Upstream, free_port
+from .upstreams import Client, Upstream
 
 BODY_LIMIT = 3 * 1024 * 1024  # above Envoy's default buffer of 1 MiB
 

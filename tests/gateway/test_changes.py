@@ -15,6 +15,8 @@ from modelyard.settings import GatewaySettings
 from .swarm import Replicas, Swarm, replicas, swarm
 from .upstreams import backend, wait_for
 
+pytestmark = pytest.mark.long
+
 REQUESTS = 200_000
 CONNECTIONS = 50
 STREAMS = 512

@@ -17,8 +17,9 @@ from cryptography.x509.oid import NameOID
 
 from modelyard.errors import InvalidInput
 from modelyard.gateway import Backend, Gateway, Remote, Route, RouteTable
+from ports import free_port
 
-from .upstreams import Client, Upstream, backend, free_port, wait_for
+from .upstreams import Client, Upstream, backend, wait_for
 
 Start = Callable[[str], Upstream]
 

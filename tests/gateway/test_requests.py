@@ -13,9 +13,10 @@ import pytest
 from modelyard import __version__
 from modelyard.gateway import Endpoint, Gateway, Route, RouteTable
 from modelyard.settings import GatewaySettings
+from ports import free_port
 
 from .conftest import BODY_LIMIT
-from .upstreams import Client, CountingServer, Upstream, backend, closing_server, free_port, wait_for
+from .upstreams import Client, CountingServer, Upstream, backend, closing_server, wait_for
 
 Start = Callable[[str], Upstream]
 V1 = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")

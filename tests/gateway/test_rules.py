@@ -10,8 +10,9 @@ import pytest
 
 from modelyard.gateway import Backend, Endpoint, Gateway, Mirror, Route, RouteTable
 from modelyard.settings import GatewaySettings
+from ports import free_port
 
-from .upstreams import Client, Upstream, backend, closing_server, free_port, wait_for
+from .upstreams import Client, Upstream, backend, closing_server, wait_for
 
 Start = Callable[[str], Upstream]
 

@@ -19,8 +19,9 @@ from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable, pro
 from modelyard.gateway.clusters import or_else
 from modelyard.gateway.statistics import Histogram, Served, Statistics
 from modelyard.settings import GatewaySettings
+from ports import free_port
 
-from .upstreams import Client, Upstream, backend, free_port, wait_for
+from .upstreams import Client, Upstream, backend, wait_for
 
 Start = Callable[[str], Upstream]
 TRACE = "0af7651916cd43dd8448eb211c80319c"

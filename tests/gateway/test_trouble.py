@@ -11,8 +11,9 @@ import pytest
 
 from modelyard.gateway import Endpoint, Gateway, Route, RouteTable
 from modelyard.settings import GatewaySettings
+from ports import free_port
 
-from .upstreams import Client, Upstream, backend, closing_server, free_port, wait_for
+from .upstreams import Client, Upstream, backend, closing_server, wait_for
 
 Start = Callable[[str], Upstream]
 PATHS = ("/v1/chat/completions", "/v2/models/digit/infer")

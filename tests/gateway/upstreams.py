@@ -193,13 +193,6 @@ def backend(model: str, *endpoints: Endpoint, version: str = "v1.0.0", environme
     return Backend(environment, model, f"{model}:{version}@sha256:{'0' * 64}", endpoints)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def wait_for(condition: Callable[[], object], *, timeout_s: float = 15) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from ports import free_port
 
 from .support import Model, ServerProcess, model, save_torchscript, serving, signature
 
@@ -73,19 +74,11 @@ def minilm() -> Model:
     return model(Path(spec.origin).parent / "model", "all-MiniLM-L6-v2", "sentence-transformers")
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 @pytest.fixture(scope="session")
 def server(
     tmp_path_factory: pytest.TempPathFactory, linear: Model, worker: Model, adder: Model, minilm: Model
 ) -> Iterator[ServerProcess]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    with serving(tmp_path_factory.mktemp("server"), [linear, worker, adder, minilm], port) as process:
+    models = [linear, worker, adder, minilm]
+    with serving(tmp_path_factory.mktemp("server"), models, free_port()) as process:
         process.wait_ready()
         yield process

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,8 @@ import httpx
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
+
+from ports import free_port
 
 from . import tiny
 from .support import Model, ServerProcess, serving, signature
@@ -65,10 +66,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, custom: Model) -> Iterator[
         ranker(folder / "ranker"),
         custom,
     ]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
     settings = json.dumps({"trust_code": ["lengths"], "batch_delay_ms": 20})
-    with serving(folder, made, port, settings) as process:
+    with serving(folder, made, free_port(), settings) as process:
         process.wait_ready()
         yield process
 
@@ -205,10 +204,8 @@ def test_rankings_that_can_not_be_made_are_told(server: ServerProcess, document:
     assert answer.json()["error"]["message"].startswith(expected)
 
 
-def test_a_server_with_code_that_nobody_trusts_ends_with_one_line(
-    tmp_path: Path, custom: Model, free_port: int
-) -> None:
-    with serving(tmp_path, [custom], free_port) as process:
+def test_a_server_with_code_that_nobody_trusts_ends_with_one_line(tmp_path: Path, custom: Model) -> None:
+    with serving(tmp_path, [custom], free_port()) as process:
         _, said = process.process.communicate(timeout=60)
     assert process.process.returncode == 1
     assert said.startswith(

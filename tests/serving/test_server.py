@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ports import free_port
+
 from .support import Model, ServerProcess, infer_body, model, serving, signature, wait_for
 
 INFER = "/v2/models/worker/infer"
@@ -47,10 +49,8 @@ class Load:
                         self.failures.append((begun, str(status)))
 
 
-def test_ready_after_live_and_no_request_lost_when_stopped_under_load(
-    tmp_path: Path, worker: Model, free_port: int
-) -> None:
-    with serving(tmp_path, [worker], free_port) as server:
+def test_ready_after_live_and_no_request_lost_when_stopped_under_load(tmp_path: Path, worker: Model) -> None:
+    with serving(tmp_path, [worker], free_port()) as server:
         wait_for(lambda: server.status("/v2/health/live") == 200)
         assert server.status("/v2/health/ready") == 503
         early = httpx.post(server.url + INFER, json=infer_body(1, width=1))
@@ -73,8 +73,8 @@ def test_ready_after_live_and_no_request_lost_when_stopped_under_load(
         assert server.process.communicate() == ("", "")
 
 
-def test_a_full_queue_answers_429_and_a_drain_ends_in_time(tmp_path: Path, worker: Model, free_port: int) -> None:
-    with serving(tmp_path, [worker], free_port, '{"queue_limit": 1, "drain_timeout_s": 1}') as server:
+def test_a_full_queue_answers_429_and_a_drain_ends_in_time(tmp_path: Path, worker: Model) -> None:
+    with serving(tmp_path, [worker], free_port(), '{"queue_limit": 1, "drain_timeout_s": 1}') as server:
         server.wait_ready()
         with ThreadPoolExecutor(5) as pool:
             asked = [
@@ -103,17 +103,17 @@ def _is_busy(server: ServerProcess) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_while_loading(tmp_path: Path, minilm: Model, free_port: int, number: signal.Signals) -> None:
-    with serving(tmp_path, [minilm], free_port) as server:
+def test_stopped_while_loading(tmp_path: Path, minilm: Model, number: signal.Signals) -> None:
+    with serving(tmp_path, [minilm], free_port()) as server:
         wait_for(lambda: server.status("/v2/health/live") == 200)
         server.process.send_signal(number)
         assert server.process.wait(60) == 0
         assert server.process.communicate() == ("", "")
 
 
-def test_two_versions_of_a_model_in_one_process(tmp_path: Path, adder: Model, free_port: int) -> None:
+def test_two_versions_of_a_model_in_one_process(tmp_path: Path, adder: Model) -> None:
     newer = Model(replace(adder.version, version=type(adder.version.version)(1, 1, 0)), adder.folder)
-    with serving(tmp_path, [newer, adder], free_port) as server:
+    with serving(tmp_path, [newer, adder], free_port()) as server:
         server.wait_ready()
         assert httpx.get(f"{server.url}/v2/models/adder").json()["versions"] == ["v1.0.0", "v1.1.0"]
         for name, version in {"adder": "v1.1.0", "adder:v1.0.0": "v1.0.0"}.items():
@@ -138,16 +138,16 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, adder: Model) -> None:
     assert message == f"error: can't listen on 127.0.0.1:{port}: address already in use; choose another port\n"
 
 
-def test_a_broken_model_is_one_line(tmp_path: Path, free_port: int) -> None:
+def test_a_broken_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/model.onnx").write_bytes(b"no model")
-    with serving(tmp_path, [model(tmp_path / "broken", "broken", "onnx")], free_port) as server:
+    with serving(tmp_path, [model(tmp_path / "broken", "broken", "onnx")], free_port()) as server:
         assert _fails_with(server).startswith("error: model.onnx of broken:v1.0.0 can't be loaded")
 
 
-def test_a_signature_that_does_not_fit_the_model_is_one_line(tmp_path: Path, linear: Model, free_port: int) -> None:
+def test_a_signature_that_does_not_fit_the_model_is_one_line(tmp_path: Path, linear: Model) -> None:
     wrong = signature({"x": ("FP32", [-1, 5])}, {"y": ("FP32", [-1, 2])})
-    with serving(tmp_path, [Model(replace(linear.version, metadata=wrong), linear.folder)], free_port) as server:
+    with serving(tmp_path, [Model(replace(linear.version, metadata=wrong), linear.folder)], free_port()) as server:
         message = _fails_with(server)
     assert "team/linear:v1.0.0 does not answer a sample request" in message
     assert "check that the signature fits the model" in message

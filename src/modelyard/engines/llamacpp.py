@@ -29,6 +29,7 @@ PARALLEL = 4
 CONTEXT = 8192
 # A kept-alive connection holds a thread of llama.cpp's HTTP server; with too few, /health would have to wait.
 HTTP_THREADS = 256
+LOG_S = 0.2  # llama.cpp needs to write what it has to say of a failure
 IDLE_BEFORE_EXIT_S = 0.5
 
 
@@ -63,7 +64,7 @@ def run(folder: Path, *, model_name: str, host: str, port: int, settings: Servin
     try:
         server = _start(find_gguf(folder), model_name, host, port)
     except ModelyardError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _say_last(f"error: {' '.join(str(error).split())}")
         return 1
     stop.wait()
     _drain(server, settings.drain_timeout_s)
@@ -113,6 +114,15 @@ def _start(path: Path, model_name: str, host: str, port: int) -> Any:
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise InvalidInput(f"llama.cpp can't serve {path.name}: {error}") from error
+
+
+def _say_last(line: str) -> None:
+    """The log's last line is what is told of a failure, and llama.cpp writes to it from a thread of its own."""
+    time.sleep(LOG_S)
+    own = os.dup(sys.stderr.fileno())
+    with Path(os.devnull).open("w") as nowhere, os.fdopen(own, "w") as log:
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())
+        print(line, file=log)
 
 
 def _drain(server: Any, timeout_s: float) -> None:
