@@ -6,36 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.generation import GenerationMode
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
+import openapi_requests
 from modelyard.gateway.openapi import openapi
+from openapi_requests import Operation, operations
 
 from .conftest import EMBEDDER, GRAPH, LANGUAGE, Place
-
-PATHS = openapi()["paths"]
-# What has neither parameters nor a body can't be asked for wrongly.
-OPERATIONS = [
-    (path, method, mode)
-    for path, item in PATHS.items()
-    for method in item.keys() & {"get", "post"}
-    for mode in GenerationMode
-    if mode is GenerationMode.POSITIVE or "parameters" in item or "requestBody" in item[method]
-]
-EXAMPLES = settings(
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-
-
-def no_failure(_context: Any, response: Any, _case: Any) -> None:
-    """501 is an engine's own word for what it does not do, such as embeddings by a language model."""
-    assert response.status_code < 500 or response.status_code == 501, response.text
 
 
 def ask_for_what_is_served(case: Any, number: int) -> None:
@@ -48,16 +24,6 @@ def ask_for_what_is_served(case: Any, number: int) -> None:
         case.path_parameters["name"] = GRAPH
 
 
-@pytest.mark.parametrize(("path", "method", "mode"), sorted(OPERATIONS))
-def test_the_gateway_answers_as_it_says(place: Place, path: str, method: str, mode: GenerationMode) -> None:
-    schema = schemathesis.openapi.from_dict(openapi())
-    schema.config.update(base_url=place.url)
-    numbers = iter(range(1_000_000))
-
-    @EXAMPLES
-    @given(case=schema[path][method].as_strategy(generation_mode=mode))
-    def ask(case: Any) -> None:
-        ask_for_what_is_served(case, next(numbers))
-        case.call_and_validate(checks=[no_failure, content_type_conformance, response_schema_conformance])
-
-    ask()
+@pytest.mark.parametrize("operation", operations(openapi()), ids=str)
+def test_the_gateway_answers_as_it_says(place: Place, operation: Operation) -> None:
+    openapi_requests.ask(openapi(), place.url, operation, prepare=ask_for_what_is_served)

@@ -22,20 +22,28 @@ from modelyard.refs import Version
 from modelyard.repository.manifest import Artifact, ModelInfo, ModelVersion, Signature, Tensor, content_digest
 from modelyard.serving.protocol import Arrays
 
-# argv: the settings, the port, then pairs of manifest and folder.
+# argv: the settings, the port, "on demand" or "all", then pairs of manifest and folder.
 SERVER = """
 import sys
 from pathlib import Path
 from modelyard.repository.manifest import ModelVersion
-from modelyard.serving.server import Served, run
+from modelyard.serving.server import Served, run, run_pool
 from modelyard.settings import ServingSettings
 
-settings, port, *pairs = sys.argv[1:]
+settings, port, mode, *pairs = sys.argv[1:]
 served = [
     Served(ModelVersion.from_json(Path(manifest).read_bytes(), where=manifest), Path(folder))
     for manifest, folder in zip(pairs[::2], pairs[1::2])
 ]
-sys.exit(run(served, host="127.0.0.1", port=int(port), settings=ServingSettings.model_validate_json(settings)))
+class Shelf:
+    def labels(self):
+        return [str(each.version.ref) for each in served]
+
+    def take(self, label):
+        return next(each for each in served if str(each.version.ref) == label)
+
+options = {"host": "127.0.0.1", "port": int(port), "settings": ServingSettings.model_validate_json(settings)}
+sys.exit(run_pool(Shelf(), **options) if mode == "on demand" else run(served, **options))
 """
 
 
@@ -133,9 +141,11 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(folder: Path, models: Sequence[Model], port: int, settings: str = "{}") -> Iterator[ServerProcess]:
+def serving(
+    folder: Path, models: Sequence[Model], port: int, settings: str = "{}", *, on_demand: bool = False
+) -> Iterator[ServerProcess]:
     """A started server, which may not be ready yet. Ends it by its own process id."""
-    arguments = [settings, str(port)]
+    arguments = [settings, str(port), "on demand" if on_demand else "all"]
     for each in models:
         manifest = folder / f"{each.version.name.replace('/', '_')}-{each.version.version}.json"
         manifest.write_bytes(each.version.to_json())

@@ -105,8 +105,13 @@ BAD_V2 = {
     "wrong input": ("/v2/models/worker/infer", infer_body(1, "z", 1), 400, "no input 'z'"),
     "wrong width": ("/v2/models/worker/infer", infer_body(1), 400, "has shape [1, 4]; the model takes [1, 1]"),
     "model raises": ("/v2/models/worker/infer", infer_body(-1, width=1), 500, "negative work"),
-    "unknown path": ("/v2/nothing", infer_body(1), 404, "POST /v2/nothing: Not Found"),
-    "wrong method": ("/v2/health/live", infer_body(1), 405, "Method Not Allowed"),
+    "unknown path": (
+        "/v2/nothing",
+        infer_body(1),
+        404,
+        "there is nothing at /v2/nothing; see /v1/models, /v2 and /openapi.json",
+    ),
+    "wrong method": ("/v2/health/live", infer_body(1), 405, "/v2/health/live does not take POST; use GET"),
 }
 TEXT = {"model": "all-MiniLM-L6-v2", "input": "hello"}
 BAD_V1 = {

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelyard.access.roles import at_least
 from modelyard.access.rules import Issuer, Rules
 from modelyard.access.tokens import Identity, Unauthorized, bearer, verify
+from modelyard.api.huggingface.missing import refused
 from modelyard.api.threads import Threads
 from modelyard.errors import MissingExtra, ModelyardError
 from modelyard.settings import Role
@@ -45,7 +45,8 @@ class Guard:
         try:
             identity = await self._threads.run(self._check, scope)
         except ModelyardError as error:
-            await _refusal(error)(scope, receive, send)
+            headers = error.headers if isinstance(error, Unauthorized) else {}
+            await refused(error.status, str(error), headers)(scope, receive, send)
             return
         scope.setdefault("state", {})["identity"] = identity
         await self._app(scope, receive, send)
@@ -87,11 +88,3 @@ def model_asked(path: str) -> str | None:
     """The model that a path is about; None for lists and everything else."""
     found = _HUB.fullmatch(path.rstrip("/")) or _FILE.fullmatch(path)
     return unquote(found["asked"]).strip("/") if found else None
-
-
-def _refusal(error: ModelyardError) -> JSONResponse:
-    """In the shape of /hf, whose clients show the header to people; the API's own has the same `error`."""
-    line = " ".join(str(error).split())
-    shown = line.encode("ascii", "backslashreplace").decode()
-    headers = {"x-error-message": shown} | (error.headers if isinstance(error, Unauthorized) else {})
-    return JSONResponse({"error": line}, error.status, headers)

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 from modelyard.api.access import Guard
 from modelyard.api.huggingface.hub import create_hub
+from modelyard.api.huggingface.missing import ON_ERROR
 from modelyard.api.metrics import Metrics
+from modelyard.api.openapi import openapi
 from modelyard.api.threads import Threads
 from modelyard.errors import MissingExtra
 
 try:
     from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
     from starlette.routing import Mount, Route
 except ImportError as error:
     raise MissingExtra("starlette", "api") from error
@@ -25,7 +29,16 @@ def create_app(yard: Yard) -> Starlette:
     threads = Threads()
     hub = create_hub(yard.repository, threads, presigned=yard.settings.api.presigned)
     metrics = Metrics(yard.gateway_statistics, yard.engine_of)
-    app = Starlette(routes=[Mount("/hf", hub), Route("/metrics", threads.endpoint(metrics.answer))])
+    routes = [
+        Mount("/hf", hub),
+        Route("/metrics", threads.endpoint(metrics.answer)),
+        Route("/openapi.json", _describe),
+    ]
+    app = Starlette(routes=routes, exception_handlers=ON_ERROR)
     app.router.redirect_slashes = False
     app.add_middleware(Guard, rules=yard.access.rules(yard.settings.api.host), issuer=yard.access.issuer)
     return app
+
+
+async def _describe(_: Request) -> Response:
+    return JSONResponse(openapi())

@@ -21,8 +21,10 @@ import modelyard
 from modelyard.errors import ModelyardError, Unavailable
 from modelyard.serving import binary, openai, repository
 from modelyard.serving.models import LoadedModel, Source
+from modelyard.serving.openapi import openapi
 from modelyard.serving.pool import Pool
 from modelyard.serving.protocol import Arrays, parse_object, parse_request, serialize_response
+from modelyard.serving.refusals import one_line, refusal
 from modelyard.serving.rerank import parse_rerank, rerank_document
 from modelyard.serving.uses import Uses, use
 
@@ -43,17 +45,22 @@ def create_app(models: Source) -> Starlette:
         Route("/v1/models", api.list_models),
         Route("/v1/embeddings", api.embeddings, methods=["POST"]),
         Route("/v1/rerank", api.rerank, methods=["POST"]),
+        Route("/openapi.json", api.description),
         Route(model + "/versions/{version}/infer", api.infer, methods=["POST"]),
+        Route(model + "/versions/{version}/infer", _only_post),
         Route(model + "/versions/{version}/ready", api.model_ready),
         Route(model + "/versions/{version}", api.metadata),
         Route(model + "/infer", api.infer, methods=["POST"]),
+        Route(model + "/infer", _only_post),  # else it would be the description of a model of that name
         Route(model + "/ready", api.model_ready),
         Route(model, api.metadata),
     ]
     if isinstance(models, Pool):
         routes += repository.routes(models)
     handlers = {ModelyardError: _on_error, HTTPException: _on_error, Exception: _on_error}
-    return Starlette(routes=routes, middleware=[Middleware(Uses)], exception_handlers=handlers)
+    app = Starlette(routes=routes, middleware=[Middleware(Uses)], exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Api:
@@ -68,6 +75,9 @@ class _Api:
                 "extensions": ["binary_tensor_data", *["model_repository"] * isinstance(self._models, Pool)],
             }
         )
+
+    async def description(self, _: Request) -> Response:
+        return _json(openapi(repository=isinstance(self._models, Pool)))
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})
@@ -156,18 +166,22 @@ async def _client_gone(request: Request) -> None:
         pass
 
 
+async def _only_post(_: Request) -> Response:
+    raise HTTPException(405, headers={"Allow": "POST"})
+
+
 async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ModelyardError):
         headers = {"retry-after": "1"} if isinstance(error, Unavailable) else {}
         return _error(request, str(error), error.status, error.code, headers)
     if isinstance(error, HTTPException):
-        message = f"{request.method} {request.url.path}: {error.detail}"
-        return _error(request, message, error.status_code, "http", error.headers or {})
+        line = refusal(request, error, see="/v1/models, /v2 and /openapi.json")
+        return _error(request, line, error.status_code, "http", error.headers or {})
     return _error(request, f"internal error: {type(error).__name__}", 500, "internal", {})
 
 
 def _error(request: Request, message: str, status: int, code: str, headers: Mapping[str, str]) -> Response:
-    line = " ".join(message.split())
+    line = one_line(message)
     document = openai.error_document(line, status, code) if request.url.path.startswith("/v1/") else {"error": line}
     return _json(document, status=status, headers=headers)
 

@@ -24,6 +24,8 @@ from modelyard.serving.runtimes import Runtime
 from modelyard.serving.trust import require_trust
 from modelyard.settings import ServingSettings
 
+NAME_SHOWN = 120  # letters of a name that is not there
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -111,7 +113,7 @@ class Models:
 
     def _unknown(self, text: str) -> NotFound:
         served = ", ".join(f"{model.version.name}:{model.version.version}" for model in self.all())
-        return NotFound(f"no model {text!r} is served here", remedy=f"ask for {served}")
+        return NotFound(f"no model {text[:NAME_SHOWN]!r} is served here", remedy=f"ask for {served}")
 
 
 def load(served: Served, *, trust_code: Sequence[str] = ()) -> Runtime:

@@ -14,7 +14,7 @@ import numpy as np
 
 from modelyard.errors import InvalidInput
 from modelyard.repository.manifest import ModelVersion, Signature
-from modelyard.serving.protocol import Arrays
+from modelyard.serving.protocol import Arrays, require_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ def parse_embeddings(document: dict[str, Any], signature: Signature) -> Embeddin
 
 
 def embeddings_document(asked: EmbeddingsRequest, computed: Arrays) -> dict[str, Any]:
-    """The answer: one vector a text, in the order asked, and what they cost."""
+    """The answer: one vector a text, in the order asked, and what they cost. Raises ModelFailed."""
     vectors = np.ascontiguousarray(computed["embedding"], dtype="<f4")
+    require_finite("embedding", vectors)
     tokens = int(computed["tokens"].sum()) if "tokens" in computed else 0
     return {
         "object": "list",

@@ -18,7 +18,7 @@ from modelyard.errors import InvalidInput, ModelyardError, NotFound, StoreError,
 from modelyard.refs import ModelRef
 from modelyard.serving.batcher import QueueFull
 from modelyard.serving.memory import Lease, Memory, give_back, resident
-from modelyard.serving.models import LoadedModel, Served, load, warm_up
+from modelyard.serving.models import NAME_SHOWN, LoadedModel, Served, load, warm_up
 from modelyard.serving.runtimes import prepare
 from modelyard.settings import ServingSettings
 
@@ -173,11 +173,11 @@ class Pool:
         try:
             asked = ModelRef.parse(text)
         except InvalidInput:
-            raise NotFound(f"no model {text!r} is served here") from None
+            raise NotFound(f"no model {text[:NAME_SHOWN]!r} is served here") from None
         refs = [ref for ref in map(ModelRef.parse, self._labels) if _means(asked, ref)]
         versions = {ref.version: ref for ref in refs if ref.version}
         if not versions or (asked.tag and len(versions) > 1):
-            raise NotFound(f"no model {text!r} is served here", remedy="see /v2/repository/index")
+            raise NotFound(f"no model {text[:NAME_SHOWN]!r} is served here", remedy="see /v2/repository/index")
         return str(versions[max(versions)])
 
     async def _place(self, label: str) -> _Place:

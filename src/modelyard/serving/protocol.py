@@ -23,6 +23,8 @@ from modelyard.serving.datatypes import DATATYPES
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+# numpy's limits, also for shapes that hold nothing because one of their lengths is 0.
+_MOST_DIMENSIONS, _MOST_VALUES = 32, 2**58
 _ACCEPTED_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 
 
@@ -140,11 +142,16 @@ def serialize_response(
             described = {"name": name, "datatype": datatype_of(array), "shape": list(array.shape)}
             documents.append({**described, "parameters": {binary.SIZE: len(blobs[-1])}})
             continue
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ModelFailed(f"output {name!r} holds NaN or infinity, which JSON can't carry")
+        require_finite(name, array)
         documents.append(_tensor_document(name, array))
     text = _dump({**head, "outputs": documents})
     return (b"".join([text, *blobs]), len(text)) if blobs else (text, None)
+
+
+def require_finite(name: str, array: np.ndarray[Any, Any]) -> None:
+    """Raises ModelFailed for an output that JSON can't carry."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ModelFailed(f"output {name!r} holds NaN or infinity, which JSON can't carry")
 
 
 def _parse_inputs(tensors: Any, blob: binary.Blob) -> Arrays:
@@ -168,6 +175,8 @@ def _parse_tensor(tensor: Any, blob: binary.Blob) -> tuple[str, np.ndarray[Any, 
         raise InvalidInput(f"input {name!r} has datatype {datatype!r}", remedy=f"use one of {', '.join(DATATYPES)}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise InvalidInput(f"input {name!r} has shape {shape!r}", remedy="send a list of lengths")
+    if len(shape) > _MOST_DIMENSIONS or prod(filter(None, shape)) > _MOST_VALUES:
+        raise InvalidInput(f"the shape of input {name!r} is larger than any tensor", remedy="send smaller lengths")
     parameters = _parameters(tensor, f"input {name!r}")
     if binary.SIZE in parameters:
         if "data" in tensor:
@@ -234,7 +243,7 @@ def _numbers(name: str, data: list[Any], datatype: str) -> np.ndarray[Any, Any]:
 
 def _exact_integers(data: list[Any], otherwise: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     exact = np.array(data, dtype=object)
-    fits = all(type(value) is int and 0 <= value < 2**64 for value in exact.flat)
+    fits = all(type(value) is int and 0 <= value < 2**64 for value in exact.ravel())
     return exact.astype(np.uint64) if fits else otherwise
 
 
@@ -243,7 +252,7 @@ def _strings(name: str, data: list[Any]) -> np.ndarray[Any, Any]:
         array: np.ndarray[Any, Any] = np.array(data, dtype=object)
     except ValueError:
         raise InvalidInput(f"the data of input {name!r} is not rectangular") from None
-    if not all(isinstance(value, str) for value in array.flat):
+    if not all(isinstance(value, str) for value in array.ravel()):  # `flat` takes fewer dimensions
         raise InvalidInput(f"the data of input {name!r} does not hold strings only")
     return array
 

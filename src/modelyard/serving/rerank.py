@@ -13,7 +13,7 @@ import numpy as np
 
 from modelyard.errors import InvalidInput
 from modelyard.repository.manifest import Signature
-from modelyard.serving.protocol import Arrays
+from modelyard.serving.protocol import Arrays, require_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,9 @@ def parse_rerank(document: dict[str, Any], name: str, signature: Signature) -> R
 
 
 def rerank_document(asked: RerankRequest, computed: Arrays) -> dict[str, Any]:
-    """The answer: the best documents first, by their places in the request."""
+    """The answer: the best documents first, by their places in the request. Raises ModelFailed."""
     scores = computed["score"]
+    require_finite("score", scores)
     order = np.argsort(-scores, kind="stable")[: asked.top]
     results: list[dict[str, Any]] = [{"index": int(index), "relevance_score": float(scores[index])} for index in order]
     if asked.with_texts:

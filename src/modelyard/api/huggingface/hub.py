@@ -18,11 +18,11 @@ from starlette.routing import Route
 
 from modelyard.api.files import FileSender
 from modelyard.api.huggingface import documents, tree
-from modelyard.api.huggingface.missing import Missing, on_error
+from modelyard.api.huggingface.missing import ON_ERROR, Missing
 from modelyard.api.huggingface.revisions import MAIN, Revisions, commit_id
 from modelyard.api.pages import page
 from modelyard.api.threads import Threads
-from modelyard.errors import InvalidInput, ModelyardError
+from modelyard.errors import InvalidInput
 from modelyard.repository import ModelRepository, ModelVersion
 
 _PAGE = 1000
@@ -53,8 +53,7 @@ def create_hub(repository: ModelRepository, threads: Threads, *, presigned: bool
         *_routes("/api/models/{model}", off(hub.model)),
         *_routes("/{model}/resolve/{revision}/{path:path}", off(hub.resolve)),
     ]
-    handlers = {ModelyardError: on_error, HTTPException: on_error, Exception: on_error}
-    app = Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=ON_ERROR)
     app.router.redirect_slashes = False
     return app
 

@@ -6,14 +6,18 @@ body's `error` are what they show to people.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from modelyard.errors import ModelyardError, NotFound
+from modelyard.serving.refusals import one_line, refusal
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 ErrorCode = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
@@ -30,15 +34,20 @@ async def on_error(request: Request, error: Exception) -> Response:
     """The answer to a request that failed; a defect is named, and its traceback left to the server's log."""
     match error:
         case Missing():
-            return _answer(error.status, str(error), error.headers)
+            return refused(error.status, str(error), error.headers)
         case ModelyardError():
-            return _answer(error.status, str(error), {"retry-after": "1"} if error.status == 503 else {})
+            return refused(error.status, str(error), {"retry-after": "1"} if error.status == 503 else {})
         case HTTPException():
-            return _answer(error.status_code, f"{request.method}: {error.detail}", error.headers or {})
-    return _answer(500, f"internal error: {type(error).__name__}", {})
+            return refused(error.status_code, refusal(request, error, see="/openapi.json"), error.headers or {})
+    return refused(500, f"internal error: {type(error).__name__}", {})
 
 
-def _answer(status: int, message: str, headers: Mapping[str, str]) -> Response:
-    line = " ".join(message.split())
-    shown = line.encode("ascii", "backslashreplace").decode()
+ON_ERROR: Mapping[Any, Any] = dict.fromkeys((ModelyardError, HTTPException, Exception), on_error)
+
+
+def refused(status: int, message: str, headers: Mapping[str, str]) -> Response:
+    """An error; it becomes one line."""
+    line = one_line(message)
+    # A header can hold neither letters beyond ASCII nor control characters, which paths may have.
+    shown = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line).encode("ascii", "backslashreplace").decode()
     return JSONResponse({"error": line}, status, {**headers, "x-error-message": shown})

@@ -38,6 +38,9 @@ class RerankingRuntime:
         self._model = model
 
     def infer(self, inputs: Arrays) -> Arrays:
+        queries, texts = len(inputs["query"]), len(inputs["text"])
+        if queries != texts:
+            raise InvalidInput(f"{queries} queries can't be paired with {texts} texts", remedy="send a query for each")
         pairs = list(zip(inputs["query"], inputs["text"], strict=True))
         if not pairs:
             return nothing(self.signature)

@@ -21,6 +21,7 @@ from modelyard.serving.cores import shared_cores, usable_cores
 from modelyard.serving.protocol import Arrays
 from modelyard.serving.runtimes import Row
 from modelyard.serving.runtimes.precision import declared_backend, declared_precision
+from modelyard.serving.runtimes.rows import infer_rows, nothing
 
 try:
     import torch
@@ -61,6 +62,8 @@ class SentenceTransformersRuntime:
         )
 
     def infer(self, inputs: Arrays) -> Arrays:
+        if not len(inputs["text"]):
+            return nothing(self.signature)
         use_threads(usable_cores())
         with torch.inference_mode():
             features = self.model.preprocess(list(inputs["text"]), prompt=self.prompt)
@@ -123,9 +126,7 @@ class PackedRuntime(SentenceTransformersRuntime):
         return self._outputs(embedding, np.array([len(ids) for ids in items], dtype=np.int64))
 
     def infer(self, inputs: Arrays) -> Arrays:
-        if not len(inputs["text"]):
-            return super().infer(inputs)
-        return self.infer_rows([row.item for row in self.prepare(inputs)])
+        return infer_rows(self, inputs)
 
 
 def load(version: ModelVersion, folder: Path) -> SentenceTransformersRuntime:

@@ -1,0 +1,66 @@
+"""What no client sends on purpose is refused in one line, in the shape of the protocol that was spoken."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from modelyard.serving.openapi import openapi
+from odd_requests import METHODS, NAMES, Said, Wire, odd_paths
+
+from .support import ServerProcess
+
+PATHS = {path: set(item) - {"parameters"} for path, item in openapi(repository=False)["paths"].items()}
+NAMED = "worker"
+
+
+def at(path: str, name: str = NAMED) -> str:
+    return path.replace("{name}", name).replace("{version}", "v1.0.0")
+
+
+def check_refusal(path: str, method: str, said: Said) -> None:
+    assert 400 <= said.status < 500, (method, path, said)
+    assert said.headers["content-type"] == "application/json"
+    if method == "HEAD":
+        return
+    error = json.loads(said.body)["error"]
+    message = error["message"] if path.startswith("/v1/") else error
+    assert isinstance(message, str) and message and "\n" not in message and len(message) <= 1001, (method, path, said)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_method_that_a_path_does_not_take(server: ServerProcess, path: str) -> None:
+    wire, taken = Wire(server.url), {method.upper() for method in PATHS[path]}
+    if "GET" in taken:
+        taken.add("HEAD")
+    for method in set(METHODS) - taken:
+        said = wire.ask(method, at(path))
+        assert said.status == 405, (method, path, said)
+        assert {each.strip() for each in said.headers["allow"].split(",")} == taken
+        check_refusal(at(path), method, said)
+
+
+def test_paths_with_something_before_or_behind(server: ServerProcess) -> None:
+    wire = Wire(server.url)
+    for path in odd_paths([at(path) for path in PATHS]):
+        for method in ("GET", "POST", "HEAD"):
+            check_refusal(path, method, wire.ask(method, path))
+
+
+def test_names_that_are_none(server: ServerProcess) -> None:
+    wire = Wire(server.url)
+    for path in (path for path in PATHS if "{name}" in path):
+        for name in NAMES:
+            for method in PATHS[path]:
+                said = wire.ask(method.upper(), at(path, name))
+                check_refusal(at(path, name), method, said)
+                assert said.status == 404, (method, path, name, said)
+
+
+@pytest.mark.parametrize("name", ["team/linear", "team%2Flinear", "team/linear:v1.0.0", "team%2flinear%3Av1.0.0"])
+def test_every_spelling_of_a_name_leads_to_its_model(server: ServerProcess, name: str) -> None:
+    said = Wire(server.url).ask("GET", f"/v2/models/{name}")
+    found: dict[str, Any] = json.loads(said.body)
+    assert (said.status, found["name"]) == (200, "team/linear")
