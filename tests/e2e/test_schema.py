@@ -15,13 +15,16 @@ from .conftest import EMBEDDER, GRAPH, LANGUAGE, Place
 
 
 def ask_for_what_is_served(case: Any, number: int) -> None:
-    """In three of four requests, so that they get as far as the model; answers are kept short."""
+    """In three of four requests, so that they get as far as the model; answers are kept short. Under /v2 one of four is
+    good."""
     if isinstance(case.body, dict):
         case.body["max_tokens"] = 2
         if number % 4:
             case.body["model"] = (EMBEDDER, LANGUAGE, GRAPH)[number % 3]
     if case.path_parameters and number % 4:
         case.path_parameters["name"] = GRAPH
+        if number % 4 == 1 and case.path.endswith("/infer"):
+            case.body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
 
 
 @pytest.mark.parametrize("operation", operations(openapi()), ids=str)

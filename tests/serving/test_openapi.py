@@ -33,19 +33,27 @@ def pool(tmp_path_factory: pytest.TempPathFactory, adder: Model, minilm: Model) 
     models = [adder, minilm, tiny.inspected(folder / "ranker", "ranker")]
     with serving(folder, models, port, on_demand=True) as process:
         process.wait_ready()
+        for name in NAMES:  # while nobody counts the seconds
+            httpx.post(f"{process.url}/v2/repository/models/{name}/load", timeout=120).raise_for_status()
         yield process
 
 
+INPUTS = [{"name": name, "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]} for name in ("a", "b")]
+
+
 def ask_for_what_is_served(case: Any, number: int) -> None:
-    """In three of four requests, so that they get as far as the model."""
-    if number % 4:
-        name = NAMES[number % 3]
-        if isinstance(case.body, dict):
-            case.body["model"] = name
-        if case.path_parameters:
-            case.path_parameters["name"] = name
-            if "version" in case.path_parameters:
-                case.path_parameters["version"] = "v1.0.0"
+    """In three of four requests, so that they get as far as the model; one of four is good."""
+    if number % 4 == 0:
+        return
+    name = NAMES[number % 3]
+    if number % 4 == 1 and case.path.endswith("/infer"):
+        case.body, case.headers, case.media_type, name = {"inputs": INPUTS}, {}, "application/json", "adder"
+    elif isinstance(case.body, dict):
+        case.body["model"] = name
+    if case.path_parameters:
+        case.path_parameters["name"] = name
+        if "version" in case.path_parameters:
+            case.path_parameters["version"] = "v1.0.0"
 
 
 @pytest.mark.parametrize("operation", operations(DOCUMENT), ids=str)

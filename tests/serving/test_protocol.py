@@ -70,6 +70,10 @@ def _request(**changes: Any) -> bytes:
     ).encode()
 
 
+def _nested(value: Any, depth: int) -> Any:
+    return [_nested(value, depth - 1)] if depth else value
+
+
 BAD_REQUESTS = {
     "not JSON": (b"{", "not valid JSON"),
     "NaN": (_request(data=[1, float("nan")]), "not valid JSON"),
@@ -85,6 +89,11 @@ BAD_REQUESTS = {
     "shape of floats": (_request(shape=[1.0, 2]), "shape [1.0, 2]"),
     "shape against data": (_request(shape=[2, 2]), "says shape [2, 2] but its data has shape [2]"),
     "nested otherwise": (_request(shape=[2, 1], data=[[1, 2]]), "says shape [2, 1]"),
+    "a length beyond all": (_request(shape=[0, 2**63], data=[]), "larger than any tensor"),
+    "lengths beyond all": (_request(shape=[2**40, 2**40, 0], data=[]), "larger than any tensor"),
+    "too many lengths": (_request(shape=[1] * 33, data=[1]), "larger than any tensor"),
+    "deep text": (_request(datatype="BYTES", data=[_nested("a", 60)]), "its data has shape [1, 1"),
+    "deep integers": (_request(datatype="UINT64", data=_nested([2**63, 1], 60)), "its data has shape [1, 1"),
     "ragged": (_request(data=[[1, 2], [3]]), "not rectangular"),
     "null": (_request(data=[1, None]), "FP32 values only"),
     "text for numbers": (_request(data=["1", "2"]), "FP32 values only"),

@@ -162,3 +162,12 @@ def test_of_several_files_the_one_called_model_is_served(tmp_path: Path) -> None
     assert runtimes.only_file(tmp_path, (".onnx",)).name == "model.onnx"
     with pytest.raises(InvalidInput, match="found none"):
         runtimes.only_file(tmp_path, (".pt",))
+
+
+def test_no_texts_have_no_embeddings(minilm: Model) -> None:
+    from modelyard.serving.runtimes.sentence_transformers import PackedRuntime
+
+    runtime = load(minilm)
+    assert isinstance(runtime, PackedRuntime)
+    for infer in (runtime.infer, super(PackedRuntime, runtime).infer):
+        assert infer({"text": np.array([], dtype=object)})["embedding"].shape == (0, 384)

@@ -162,6 +162,8 @@ def test_cross_encoders_score_pairs(tmp_path: Path) -> None:
         answer = load(each).infer({"query": column(*queries), "text": column(*texts)})
         np.testing.assert_allclose(answer["score"], expected, atol=1e-5)
         assert answer["tokens"].tolist() == [8, 9, 8, 8]
+        with pytest.raises(InvalidInput, match="2 queries can't be paired with 4 texts; send a query for each"):
+            load(each).infer({"query": column(*queries[:2]), "text": column(*texts)})
 
 
 def test_a_bare_encoder_gives_embeddings(tmp_path: Path) -> None:

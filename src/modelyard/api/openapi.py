@@ -107,8 +107,8 @@ def _files() -> Document:
 
 
 def _metrics() -> Document:
-    counted = {"200": {"description": "in Prometheus' format", "content": {"text/plain": {}}}}
-    counted["200"]["content"]["application/openmetrics-text"] = {}
+    formats: Document = {"text/plain": {}, "application/openmetrics-text": {}}
+    counted = {"200": {"description": "in Prometheus' format", "content": formats}}
     return {"/metrics": {"get": operation("What the gateway has counted", counted | _problems(*_REFUSALS))}}
 
 
@@ -118,7 +118,7 @@ def _listed(item: str) -> Document:
 
 
 def _sent() -> Document:
-    data = {"content": {BINARY: {}}}
+    data: Document = {"content": {BINARY: {}}}
     told = {"200": {"description": "the file", **data}, "206": {"description": "a part of it", **data}}
     return told | _bare(302, 304)
 

@@ -121,10 +121,9 @@ _LISTED = record(
     {"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING}, "id", "object", "created"
 )
 
+_CODE = {"type": ["string", "integer", "null"], "description": "a word, but for some engines the status"}
 ERRORS: Document = {
-    "Error": record(
-        {"error": record({"message": TEXT, "type": STRING, "code": {"type": ["string", "null"]}}, "message")}, "error"
-    ),
+    "Error": record({"error": record({"message": TEXT, "type": STRING, "code": _CODE}, "message")}, "error"),
     "OipError": record({"error": TEXT}, "error"),
 }
 OPENAI: Document = {
