@@ -20,8 +20,9 @@ from modelyard.store import Memory
 from modelyard.yard import Yard
 from odd_requests import METHODS, NAMES, Said, Wire, odd_paths
 from openapi_requests import Operation, operations
+from ports import free_port
 
-from .conftest import free_port, write_files
+from .conftest import write_files
 from .test_access import wait_for
 
 DOCUMENT = openapi()

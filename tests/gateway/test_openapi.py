@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,11 @@ from modelyard.gateway import Endpoint, Gateway, Route, RouteTable
 from modelyard.gateway.openapi import openapi
 from modelyard.settings import GatewaySettings
 from openapi_requests import Check, Operation, operations
+from ports import free_port
 from serving import tiny
 from serving.support import serving
 
-from .upstreams import backend, free_port
+from .upstreams import backend
 
 DOCUMENT = openapi()
 OPERATIONS = operations(DOCUMENT)
@@ -72,11 +72,9 @@ def ask_for_the_model(case: Any, _number: int) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    folder, port = tmp_path_factory.mktemp("guarded"), free_port()
+    folder, port, model_port = tmp_path_factory.mktemp("guarded"), free_port(), free_port()
     tiny.texts(folder / MODEL, "BertForSequenceClassification", ["LABEL_0"])
     (folder / MODEL / "README.md").write_text("---\npipeline_tag: text-ranking\n---\n")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        model_port: int = listener.getsockname()[1]
     gateway = Gateway(folder / "gateway", GatewaySettings(port=port))
     with serving(folder, [tiny.inspected(folder / MODEL, MODEL)], model_port) as server:
         gateway.start()

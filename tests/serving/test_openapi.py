@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ import openapi_requests
 from modelyard.serving.datatypes import DATATYPES
 from modelyard.serving.openapi import openapi
 from openapi_requests import Operation, operations
+from ports import free_port
 
 from . import tiny
 from .support import Model, ServerProcess, serving
@@ -28,10 +28,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory, adder: Model, minilm: Model) 
     folder = tmp_path_factory.mktemp("pool")
     tiny.texts(folder / "ranker", "BertForSequenceClassification", ["LABEL_0"])
     (folder / "ranker" / "README.md").write_text("---\npipeline_tag: text-ranking\n---\n")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
     models = [adder, minilm, tiny.inspected(folder / "ranker", "ranker")]
-    with serving(folder, models, port, on_demand=True) as process:
+    with serving(folder, models, free_port(), on_demand=True) as process:
         process.wait_ready()
         for name in NAMES:  # while nobody counts the seconds
             httpx.post(f"{process.url}/v2/repository/models/{name}/load", timeout=120).raise_for_status()
