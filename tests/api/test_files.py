@@ -94,7 +94,7 @@ def test_a_range_outside_the_file(served: Served, version: ModelVersion, asked: 
     got = served.http.get(PATH, headers={"range": asked})
 
     assert (got.status_code, got.headers["content-range"]) == (416, "bytes */1024")
-    assert got.json() == {"error": "GET: the range lies outside the file"}
+    assert got.json() == {"error": "GET /hf/m/resolve/main/weights.bin: the range lies outside the file"}
 
 
 @pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=-", "bytes=a-b", "items=0-1", "bytes=0-1,4-5", "", "bytes=0-٣"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,3 +66,12 @@ def test_every_spelling_of_a_name_leads_to_its_model(server: ServerProcess, name
     said = Wire(server.url).ask("GET", f"/v2/models/{name}")
     found: dict[str, Any] = json.loads(said.body)
     assert (said.status, found["name"]) == (200, "team/linear")
+
+
+def test_a_query_and_a_host_that_are_no_text(server: ServerProcess) -> None:
+    address = server.url.removeprefix("http://").rsplit(":", 1)
+    for target, host in ((b"/v1/nothing?\x80", b"x"), (b"/v1/nothing", b"a:b:c\xff")):
+        with socket.create_connection((address[0], int(address[1])), timeout=30) as connection:
+            connection.sendall(b"GET %b HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % (target, host))
+            said = b"".join(iter(partial(connection.recv, 65536), b""))
+        assert said.startswith(b"HTTP/1.1 4"), said

@@ -182,7 +182,9 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 def _error(request: Request, message: str, status: int, code: str, headers: Mapping[str, str]) -> Response:
     line = one_line(message)
-    document = openai.error_document(line, status, code) if request.url.path.startswith("/v1/") else {"error": line}
+    document = (
+        openai.error_document(line, status, code) if request.scope["path"].startswith("/v1/") else {"error": line}
+    )
     return _json(document, status=status, headers=headers)
 
 

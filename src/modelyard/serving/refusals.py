@@ -17,7 +17,8 @@ def one_line(message: str) -> str:
 
 def refusal(request: Request, error: HTTPException, *, see: str) -> str:
     """One line; `see` names where to look for what is there."""
-    path, method = request.url.path[:_SHOWN], request.method[:_SHOWN]
+    # Not of the whole address, whose query and host may be anything.
+    path, method = request.scope["path"][:_SHOWN], request.method[:_SHOWN]
     if error.status_code == 404:
         return f"there is nothing at {path}; see {see}"
     if error.status_code == 405:
