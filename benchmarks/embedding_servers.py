@@ -111,7 +111,8 @@ def infinity(environment: Path, engine: str, cores: set[int]) -> Iterator[Server
         command = [str(environment.resolve() / "bin" / "infinity_emb"), "v2", "--engine", engine, "--device", "cpu"]
         command += ["--dtype", "float32", "--served-model-name", NAME, "--host", "127.0.0.1", "--port", str(port)]
         # It finds a graph only below the folder that it runs in.
-        command = ["env", f"--chdir={folder}", *command, "--model-id", ".", "--log-level", "error"]
+        command = ["env", f"--chdir={folder}", *command, "--model-id", ".", "--pooling-method", "mean"]
+        command += ["--no-model-warmup", "--log-level", "error"]
         with _started(command, port, "/health", {"DO_NOT_TRACK": "1", "HF_HOME": f"{folder}/home"}, cores):
             yield Server(port, "/embeddings", _openai, _openai_found)
 
