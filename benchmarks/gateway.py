@@ -46,7 +46,7 @@ def main() -> None:
         server = stack.enter_context(instant_server(others))
         ways = {DIRECTLY: way(server)} | started(stack, given, Place(server, folder, first, given.workers))
         if given.memory:
-            report_memory(generator, ways[ALL], given.memory)
+            report_memory(generator, ways[ALL], given.requests)
             return
         for streamed in (False, True):
             for connections in given.connections:
@@ -55,20 +55,14 @@ def main() -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = options(__doc__, rounds=5, seconds=0.5)
+    parser = options(__doc__, rounds=5, seconds=0.5, requests=20_000)
     parser.add_argument("--workers", type=int, default=1, help="worker threads of each Envoy and nginx, on one core")
     parser.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS)
     parser.add_argument("--litellm", type=Path, metavar="PYTHON", help="the interpreter of an environment with LiteLLM")
     parser.add_argument("--portkey", type=Path, metavar="FOLDER", help="the folder in which npm installed Portkey")
     parser.add_argument("--nginx", type=Path, metavar="PATH", help="nginx' binary")
-    parser.add_argument(
-        "--memory",
-        type=int,
-        nargs="?",
-        const=1_000_000,
-        metavar="REQUESTS",
-        help="measure only how the gateway's memory grows over so many requests",
-    )
+    parser.add_argument("--memory", action="store_true", help="measure only how the gateway's memory grows")
+    parser.add_argument("--requests", type=int, default=1_000_000, help="over so many")
     return parser
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import envoy
 import psutil
 
 from instant import MODEL
-from measure import accepts, free_port, pinned, post, running, wait_for
+from measure import accepts, children, free_port, pinned, post, running, wait_for
 from modelyard.access import AccessJournal, Rules
 from modelyard.access.keys import KeySource
 from modelyard.access.roles import EVERY_MODEL
@@ -27,7 +27,10 @@ from modelyard.gateway import Backend, Endpoint, Gateway, Route, RouteTable, pro
 from modelyard.settings import GatewaySettings
 from modelyard.store import Memory
 
-_QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "What is written here? " * 10}]}
+_QUESTION: Mapping[str, Any] = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "What is written here? " * 10}],
+}
 _STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 _PATH = "/v1/chat/completions"
 _NO_LIMIT = 1_000_000_000  # requests a minute: each is counted, none refused
@@ -56,16 +59,21 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where gateways run: in front of this server, with this folder for their files, on these cores."""
+    """Where gateways run: in front of this server, with this folder for their files, on these cores.
+
+    Whether the server keeps its connections, and what our gateway's requests ask it.
+    """
 
     server: int
     folder: Path
     cores: set[int]
     workers: int
+    keeps_connections: bool = True
+    question: Mapping[str, Any] = field(default_factory=lambda: _QUESTION)
 
 
-def way(port: int, pid: int | None = None, **headers: str) -> Way:
-    plain, streamed = (json.dumps(body).encode() for body in (_QUESTION, _QUESTION | _STREAM))
+def way(port: int, pid: int | None = None, question: Mapping[str, Any] = _QUESTION, **headers: str) -> Way:
+    plain, streamed = (json.dumps(body).encode() for body in (question, {**question, **_STREAM}))
     return Way(port, post(_PATH, plain, **headers), post(_PATH, streamed, **headers), pid)
 
 
@@ -76,7 +84,8 @@ def modelyard_gateway(place: Place, *, everything: bool) -> Iterator[Way]:
     It only routes, or it does everything: checks a token, limits the token's requests, and counts the answers' tokens.
     """
     folder, port = place.folder / f"gateway-{len(list(place.folder.iterdir()))}", free_port()
-    backend = Backend("production", MODEL, f"{MODEL}:v1.0.0@sha256:{'0' * 64}", (Endpoint("127.0.0.1", place.server),))
+    label, replicas = f"{MODEL}:v1.0.0@sha256:{'0' * 64}", (Endpoint("127.0.0.1", place.server),)
+    backend = Backend("production", MODEL, label, replicas, keeps_connections=place.keeps_connections)
     names = (MODEL, f"{MODEL}:production", f"{MODEL}:v1.0.0")
     table = RouteTable((backend,), (Route(names, ((backend.id, 1),)),))
     headers = {}
@@ -91,7 +100,7 @@ def modelyard_gateway(place: Place, *, everything: bool) -> Iterator[Way]:
             gateway.start()
         gateway.apply(table)
         run = process.recorded(folder)
-        yield way(port, run.pid if run else None, **headers)
+        yield way(port, run.pid if run else None, place.question, **headers)
     finally:
         gateway.stop(drain_s=0)
 
@@ -162,16 +171,8 @@ def _started(
         try:
             yield pid
         finally:
-            for child in _children(pid):
+            for child in children(pid):
                 child.kill()
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    """None if the process has ended by itself."""
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _plain_config(port: int, server: int) -> dict[str, Any]:

@@ -21,15 +21,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from multiprocessing import get_context
 from typing import TypeVar, cast
 
+import psutil
 import uvloop
 
 Result = TypeVar("Result")
 
 _START_TIMEOUT_S = 60
+_QUICK_S = 0.5
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.I)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -45,8 +48,13 @@ class Speed:
     answers: int
 
 
-def options(description: str | None, *, rounds: int, seconds: float | None = None) -> argparse.ArgumentParser:
-    """The options that benchmarks take. From here on SIGTERM ends the process in order, so that nothing is left."""
+def options(
+    description: str | None, *, rounds: int, seconds: float | None = None, **quick: object
+) -> argparse.ArgumentParser:
+    """The options that benchmarks take; `--quick` sets those given here, too.
+
+    From here on SIGTERM ends the process in order, so that nothing is left.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
@@ -54,7 +62,18 @@ def options(description: str | None, *, rounds: int, seconds: float | None = Non
     parser.add_argument("--rounds", type=int, default=rounds, help="how often each is measured, in turn")
     if seconds is not None:
         parser.add_argument("--seconds", type=float, default=seconds, help="how long each measurement takes")
+        quick["seconds"] = min(seconds, _QUICK_S)
+    short = ", ".join(f"{name} {value}" for name, value in {"rounds": 1, **quick}.items())
+    parser.add_argument("--quick", action=_Quick, const={"rounds": 1, **quick}, nargs=0, help=f"{short}: only a try")
     return parser
+
+
+class _Quick(argparse.Action):
+    """Sets several options at once; what the command line says after it counts."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, *_: object) -> None:
+        for name, value in self.const.items():
+            setattr(namespace, name, value)
 
 
 def in_turn(measurements: Mapping[str, Callable[[], Result]], rounds: int) -> dict[str, list[Result]]:
@@ -144,6 +163,14 @@ def own_process(cores: set[int] | None = None) -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+def children(pid: int) -> list[psutil.Process]:
+    """And theirs; none if the process has ended by itself."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
 def post(path: str, body: bytes, **headers: str) -> bytes:
     """A whole HTTP request; in the names of headers, _ stands for -."""
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
@@ -168,26 +195,29 @@ def message_end(data: bytes) -> int:
     return end if len(data) >= end else 0
 
 
-def load(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Speed:
+def load(port: int, requests: Sequence[bytes], connections: int, seconds: float, shortest: int = 0) -> Speed:
     """Ask on so many connections for so long, each sending its next request when it has its answer.
 
-    Raises RuntimeError for an answer that is not 200 and ConnectionError for a connection that ends.
+    Raises RuntimeError for an answer that is not 200 or has less than `shortest` bytes, and ConnectionError for a
+    connection that ends.
     """
     began = time.perf_counter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        latencies = sorted(runner.run(_ask(port, requests, connections, began + seconds)))
+        latencies = sorted(runner.run(_ask(port, requests, connections, began + seconds, shortest)))
     elapsed = time.perf_counter() - began
     p99 = latencies[math.ceil(len(latencies) * 0.99) - 1]  # the nearest rank: a slow machine may answer only once
     return Speed(len(latencies) / elapsed, statistics.median(latencies) * 1000, p99 * 1000, len(latencies))
 
 
-async def _ask(port: int, requests: Sequence[bytes], connections: int, deadline: float) -> list[float]:
+async def _ask(port: int, requests: Sequence[bytes], connections: int, deadline: float, shortest: int) -> list[float]:
+    """The connections begin at places spread over the requests, so that all of these are asked equally often."""
     loop = asyncio.get_running_loop()
     opened = []
     for number in range(connections):
-        start = number % len(requests)
+        start = number * len(requests) // connections
         mine = [*requests[start:], *requests[:start]]
-        _, connection = await loop.create_connection(lambda r=mine: _Connection(r, deadline), "127.0.0.1", port)  # type: ignore[misc]
+        client = partial(_Connection, mine, deadline, shortest)
+        _, connection = await loop.create_connection(client, "127.0.0.1", port)
         opened.append(connection)
     return [latency for each in await asyncio.gather(*(each.done for each in opened)) for latency in each]
 
@@ -195,10 +225,11 @@ async def _ask(port: int, requests: Sequence[bytes], connections: int, deadline:
 class _Connection(asyncio.Protocol):
     """One client. `done` gets its latencies in seconds."""
 
-    def __init__(self, requests: Sequence[bytes], deadline: float) -> None:
+    def __init__(self, requests: Sequence[bytes], deadline: float, shortest: int) -> None:
         self.done: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
         self._requests = cycle(requests)
         self._deadline = deadline
+        self._shortest = shortest
         self._latencies: list[float] = []
         self._data = b""
 
@@ -214,6 +245,8 @@ class _Connection(asyncio.Protocol):
         self._latencies.append(now - self._sent)
         if not self._data.startswith(b"HTTP/1.1 200 "):
             self._end(RuntimeError(f"an answer that is not 200: {self._data[:300]!r}"))
+        elif len(self._data) < self._shortest:
+            self._end(RuntimeError(f"an answer of only {len(self._data)} bytes: {self._data[:300]!r}"))
         elif now < self._deadline:
             self._data = b""
             self._send()

@@ -89,7 +89,7 @@ class Watched(Store):
 
 
 def main() -> None:
-    parser = options(__doc__, rounds=3)
+    parser = options(__doc__, rounds=3, mebibytes=32)
     parser.add_argument("--mebibytes", type=int, default=480, help=f"the size of each of the {LARGE} large files")
     parser.add_argument("--mlflow", type=Path, metavar="PYTHON", help="an interpreter that has mlflow and boto3")
     parser.add_argument(
