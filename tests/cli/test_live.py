@@ -53,7 +53,7 @@ def test_from_staging_to_production(cli: Cli, folder: Path) -> None:
     with up(folder):
         assert cli("stage", "calc:v1.0.0").out == "calc:v1.0.0 serves in staging\n"
         validated = cli("validate", "calc:v1.0.0", "--suite", "suite.yaml")
-        assert validated.code == 0 and "passed  golden 1: as expected" in validated.out
+        assert validated.code == 0 and "golden 1   passed  as expected\n" in validated.out
         assert cli("promote", "calc:v1.0.0").out == "calc:v1.0.0 serves in production\n"
         exact = cli("show", "calc:v1.0.0").out.split()[0]
         for ref in ("calc", "calc:production", "calc:v1.0.0", "calc:stable", exact):

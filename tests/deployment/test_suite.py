@@ -74,8 +74,7 @@ def test_the_digest_says_what_is_asked_not_how_it_is_written(tmp_path: Path) -> 
 def test_data_sets_lie_beside_the_suite(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text(METRIC)
-    metric = read_suite(path).metric
-    assert metric
+    (metric,) = read_suite(path).metric
     assert metric.dataset == str(tmp_path / "digits.npz")
 
 

@@ -24,6 +24,7 @@ from modelyard.cli import (
     safety,
     stores,
     tokens,
+    validating,
 )
 from modelyard.cli.context import Session
 from modelyard.errors import ModelyardError
@@ -46,6 +47,7 @@ for group in (
     embeddings,
     running,
     predicting,
+    validating,
     deployment,
     tokens,
 ):

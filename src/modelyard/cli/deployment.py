@@ -1,4 +1,4 @@
-"""Commands of deployment: stage, validate, promote, rollback, undeploy, status, logs, up."""
+"""Commands of deployment: stage, promote, rollback, undeploy, status, logs, up."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from modelyard.cli.context import Json, Name, Reason, Reference, log_to_stderr, print_json, print_table, yard_of
-from modelyard.errors import InvalidInput, NotFound, ValidationFailed
+from modelyard.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from modelyard.deployment import Report, Suite
+    from modelyard.deployment import Suite
     from modelyard.deployment.manager import Status
 
 SuiteFile = Annotated[
-    Path | None, typer.Option("--suite", metavar="FILE", help="A validation suite (YAML); else the default one.")
+    Path | None,
+    typer.Option("--suite", metavar="FILE", help="A validation suite (YAML); else the one that counts for it."),
 ]
 Replicas = Annotated[
     int | None, typer.Option(metavar="COUNT", min=1, max=64, help="How many replicas; by default as before.")
@@ -31,7 +32,7 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rol
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (stage, validate, promote, rollback, undeploy, status, logs, up):
+    for command in (stage, promote, rollback, undeploy, status, logs, up):
         app.command()(command)
 
 
@@ -43,21 +44,9 @@ def stage(
     wait: Wait = True,
 ) -> None:
     """Deploy a version to staging."""
-    yard, (name, version) = yard_of(context), _exact(context, ref)
+    yard, (name, version) = yard_of(context), named_version(context, ref)
     yard.deployments.deploy_to_staging(name, version, replicas=replicas, min_replicas=min_replicas, wait=wait)
     print(f"{name}:{version} {'serves' if wait else 'is asked for'} in staging")
-
-
-def validate(context: typer.Context, ref: Reference, suite: SuiteFile = None, as_json: Json = False) -> None:
-    """Run a validation suite against the staged version and keep the evidence."""
-    name, version = _exact(context, ref)
-    report = yard_of(context).deployments.run_validation_tests(name, version, suite=_suite(suite))
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        _print_report(report)
-    if not report:
-        raise ValidationFailed(f"{name}:{version} did not pass: {report.failures}", remedy="mend the model")
 
 
 def promote(
@@ -71,11 +60,11 @@ def promote(
     wait: Wait = True,
 ) -> None:
     """Roll a validated version out to production, without downtime."""
-    yard, (name, version) = yard_of(context), _exact(context, ref)
+    yard, (name, version) = yard_of(context), named_version(context, ref)
     yard.deployments.promote_to_production(
         name,
         version,
-        suite=_suite(suite),
+        suite=suite_in(suite),
         replicas=replicas,
         min_replicas=min_replicas,
         force=force,
@@ -168,7 +157,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
 
 
-def _exact(context: typer.Context, ref: str) -> tuple[str, str]:
+def named_version(context: typer.Context, ref: str) -> tuple[str, str]:
     """The name and version a reference means now; a bare name is refused, since it could mean much."""
     from modelyard.refs import ModelRef
 
@@ -179,13 +168,8 @@ def _exact(context: typer.Context, ref: str) -> tuple[str, str]:
     return version.name, str(version.version)
 
 
-def _suite(path: Path | None) -> Suite | None:
+def suite_in(path: Path | None) -> Suite | None:
+    """The suite in a file, if one is given."""
     from modelyard.deployment import read_suite
 
     return read_suite(path) if path else None
-
-
-def _print_report(report: Report) -> None:
-    print(f"{report.ref}\nsuite {report.suite} on {report.engine['engine']} ({report.engine['version']})")
-    for check in report.checks:
-        print(f"  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.detail}")

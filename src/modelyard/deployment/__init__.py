@@ -11,17 +11,19 @@ _PUBLIC = {
     "DeploymentManager": "modelyard.deployment.manager",
     "LocalStatus": "modelyard.deployment.manager",
     "Report": "modelyard.deployment.validation",
+    "StagedModel": "modelyard.deployment.checks.custom",
     "Status": "modelyard.deployment.manager",
     "Suite": "modelyard.deployment.suite",
     "read_suite": "modelyard.deployment.suite",
 }
 
 if TYPE_CHECKING:
+    from modelyard.deployment.checks.custom import StagedModel
     from modelyard.deployment.manager import DeploymentManager, LocalStatus, Status
     from modelyard.deployment.suite import Suite, read_suite
     from modelyard.deployment.validation import Check, Report
 
-__all__ = ["Check", "DeploymentManager", "LocalStatus", "Report", "Status", "Suite", "read_suite"]
+__all__ = ["Check", "DeploymentManager", "LocalStatus", "Report", "StagedModel", "Status", "Suite", "read_suite"]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,8 @@ class ModelClient:
 
     def __init__(self, gateway_url: str, model: str, *, token: SecretStr | None = None, timeout_s: float = 60) -> None:
         headers = bearer(token)
-        self._http = httpx.Client(base_url=gateway_url, timeout=timeout_s, headers=headers)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)  # as many as there are callers
+        self._http = httpx.Client(base_url=gateway_url, timeout=timeout_s, headers=headers, limits=limits)
         self._has_token = bool(headers)
         self.url = gateway_url
         self.model = model

@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelyard import defaults
-from modelyard.deployment.client import ModelClient
 from modelyard.deployment.facts import engine_of
+from modelyard.deployment.gate import Gate, ValidationPlan
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.rollout import wait_for_rollout
-from modelyard.deployment.suite import DEFAULT, Suite
-from modelyard.deployment.validation import Report, Validation
-from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable, ValidationFailed
+from modelyard.deployment.suite import Suite
+from modelyard.deployment.validation import Report
+from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
 from modelyard.refs import ModelRef, parse_name
 from modelyard.repository import (
     Deployment,
     DeploymentSpec,
-    Evidence,
-    EvidenceJournal,
     ModelRepository,
     ModelVersion,
     Pin,
@@ -78,7 +76,6 @@ class DeploymentManager:
         self._settings: Settings = settings or parts.settings
         self._target = target or self._settings.deployment.target
         self._local: LocalStatus = local or parts.local_status(model_repository.storage)
-        self._evidence = EvidenceJournal(model_repository.storage, "validation")
         self._user, rules = self._settings.user, self._settings.security
         self._signatures = Signatures(
             model_repository.storage, trusted=rules.trusted_keys, required=rules.require_signature
@@ -104,30 +101,24 @@ class DeploymentManager:
         size = _Size(replicas, min_replicas)
         return self._roll(version.name, "staging", _pin(version), why=why, size=size, wait=wait)
 
-    def run_validation_tests(self, model_name: str, model_version: str, *, suite: Suite | None = None) -> Report:
+    def run_validation_tests(
+        self, model_name: str, model_version: str, *, suite: Suite | None = None, trust_code: bool = False
+    ) -> Report:
         """Ask the staged version what the suite demands, and keep the result as evidence.
 
-        The report is falsy when a check failed. Raises Unavailable when the version is not deployed in staging.
+        Without a suite it is the one that the configuration names for the model, else the one beside the model's files,
+        else the default. `trust_code` lets the suite's own Python checks run. The report is falsy when a check failed.
+        Raises Unavailable when the version is not deployed in staging.
         """
         version = self.repo.resolve(f"{model_name}:{model_version}")
-        suite = suite or DEFAULT
-        staged = self.repo.environment("staging").get(version.name)
-        if staged.serving != _pin(version):
-            raise Unavailable(
-                f"{version.name}:{version.version} is not deployed in staging",
-                remedy=f"run `modelyard stage {version.name}:{version.version}`",
-            )
-        url, token = self._settings.gateway.url, self._settings.token
-        serves = self.repo.environment("production").get(version.name).serving
-        with (
-            ModelClient(url, f"{version.name}:staging", token=token) as there,
-            ModelClient(url, f"{version.name}:production", token=token) as now,
-        ):
-            checks = Validation(version, suite, there, now if serves else None).run()
-        engine = self._local.engine(version, self._engine_in_staging(version))
-        report = Report(str(version.ref), suite.name, str(suite.digest), engine, checks)
-        self._keep(version, suite, report)
-        return report
+        return self._gate().validate(version, suite, trust_code=trust_code)
+
+    def plan_validation(
+        self, model_name: str, model_version: str, *, suite: Suite | None = None, trust_code: bool = False
+    ) -> ValidationPlan:
+        """Which checks `run_validation_tests` would run with which data. Asks the model nothing."""
+        version = self.repo.resolve(f"{model_name}:{model_version}")
+        return self._gate().plan(version, suite, trust_code=trust_code)
 
     def promote_to_production(
         self,
@@ -152,7 +143,7 @@ class DeploymentManager:
         if not force:
             self._not_yanked(version)
         self._signatures.require(version, "production")
-        evidence = "forced" if force else self._proof(version, suite)
+        evidence = "forced" if force else self._gate().proof(version, suite)
         why = f"promote {version.name}:{version.version}" + (f", forced: {reason}" if force else "")
         why += f": {reason}" if reason and not force else ""
         return self._roll(
@@ -261,41 +252,8 @@ class DeploymentManager:
             self.repo.environment(environment), model, asked, timeout_s=self._settings.deployment.timeout_s
         )
 
-    def _proof(self, version: ModelVersion, suite: Suite | None) -> str:
-        """The key of evidence that permits promotion: the newest of every suite on this engine must have passed."""
-        engine = self._local.engine(version, None)
-        found = {
-            key: evidence
-            for key, evidence in self._evidence.newest(version.ref).items()
-            if evidence.digest == str(version.digest)
-            and evidence.engine == engine
-            and (suite is None or evidence.suite == str(suite.digest))
-        }
-        if not found:
-            report = self.run_validation_tests(version.name, str(version.version), suite=suite)
-            if not report:
-                raise ValidationFailed(f"{version.ref} failed: {report.failures}", remedy=_MEND)
-            if report.engine != engine:
-                raise Refused(
-                    f"{version.ref} was validated on {_said(report.engine)}; production would run {_said(engine)}",
-                    remedy=f"stage it again with `modelyard stage {version.name}:{version.version}`",
-                )
-            return _key(suite or DEFAULT, report.engine)
-        failed = next(((key, e) for key, e in found.items() if not e.passed), None)
-        if failed:
-            checks = "; ".join(f"{c['name']}: {c['detail']}" for c in failed[1].checks if not c["passed"])
-            raise ValidationFailed(f"{version.ref} failed {failed[0]}: {checks}", remedy=_MEND)
-        return sorted(found)[0]
-
-    def _engine_in_staging(self, version: ModelVersion) -> str | None:
-        """The engine of the replicas that answer there, as far as this machine knows."""
-        found = (r for r in self._local.replicas() if (r.environment, r.model) == ("staging", version.name))
-        return next((r.engine for r in found if r.pin == _pin(version) and r.state == "ready" and r.engine), None)
-
-    def _keep(self, version: ModelVersion, suite: Suite, report: Report) -> None:
-        checks = [{"name": c.name, "passed": c.passed, "detail": c.detail} for c in report.checks]
-        evidence = Evidence(bool(report), str(version.digest), report.suite_digest, report.engine, checks)
-        self._evidence.add(version.ref, _key(suite, report.engine), evidence, by=self._user)
+    def _gate(self) -> Gate:
+        return Gate(self.repo, self._settings, self._local, self._signatures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,15 +282,6 @@ class _Size:
 
 
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
-_MEND = "mend the model and validate it again, name the suite that counts with --suite, or use --force with --reason"
-
-
-def _said(engine: dict[str, str]) -> str:
-    return f"{engine['engine']} ({engine['version']}, {engine['precision']}, {engine['device']})"
-
-
-def _key(suite: Suite, engine: dict[str, str]) -> str:
-    return f"{suite.name}-{suite.digest.short}-{engine['engine']}"
 
 
 def _pin(version: ModelVersion) -> Pin:

@@ -57,10 +57,11 @@ def read_dataset(metric: Metric) -> Dataset:
     return Dataset(inputs, expected)
 
 
-def score(metric: Metric, found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The metric's value. Where a row has several outputs, accuracy takes the place of the largest as the answer.
+def row_scores(metric: Metric, found: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
+    """The metric's value for each row; their mean is the figure.
 
-    Raises ValueError when the shapes do not fit each other.
+    Where a row has several outputs, accuracy takes the place of the largest as the answer. Raises ValueError when the
+    shapes do not fit each other.
     """
     import numpy as np
 
@@ -72,5 +73,14 @@ def score(metric: Metric, found: NDArray[Any], expected: NDArray[Any]) -> float:
     if found.shape != expected.shape:
         raise ValueError(f"outputs of {found.shape} can't be compared with answers of {expected.shape}")
     if metric.name == "accuracy":
-        return float((found == expected).mean())
-    return float(np.abs(found - expected).mean())
+        scores = (found == expected).astype(np.float64)
+    elif found.dtype.kind not in _NUMBERS or expected.dtype.kind not in _NUMBERS:
+        raise ValueError(f"{metric.name} needs numbers")
+    else:
+        scores = np.abs(found.astype(np.float64) - expected)
+        scores = scores**2 if metric.name == "mean_squared_error" else scores
+    means: NDArray[np.float64] = scores.reshape(len(scores), -1).mean(axis=1)
+    return means
+
+
+_NUMBERS = "biuf"

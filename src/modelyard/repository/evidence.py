@@ -18,7 +18,8 @@ from modelyard.store.documents import RESTORE, problem
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One result. `engine` names the engine, its version, the precision and the class of device."""
+    """One result. `engine` names the engine, its version, the precision and the class of device; `against` the digest
+    of what the version was compared with, if it was."""
 
     passed: bool
     digest: str
@@ -27,6 +28,7 @@ class Evidence:
     checks: list[dict[str, Any]] = field(default_factory=list)
     at: str = ""
     by: str = ""
+    against: str = ""
 
 
 _evidence = TypeAdapter(Evidence)

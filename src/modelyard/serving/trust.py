@@ -16,11 +16,16 @@ CODE = frozenset({"custom"})
 
 def require_trust(version: ModelVersion, trusted: Iterable[str]) -> None:
     """Raises Refused when the version's format is code and `trusted` names neither its model nor its digest."""
-    if version.model.format in CODE and not any(_names(entry, version) for entry in trusted):
+    if version.model.format in CODE and not is_trusted(version, trusted):
         raise Refused(
             f"{version.name}:{version.version} is served by Python code of its own (handler.py), which is not trusted",
             remedy=f"read it, then add {version.digest} to serving.trust_code, or serve it with --trust-code",
         )
+
+
+def is_trusted(version: ModelVersion, trusted: Iterable[str]) -> bool:
+    """Whether `trusted` names the version's model or its digest. Raises InvalidInput for an entry that is neither."""
+    return any(_names(entry, version) for entry in trusted)
 
 
 def _names(entry: str, version: ModelVersion) -> bool:
