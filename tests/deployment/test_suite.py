@@ -17,7 +17,7 @@ metric:
   threshold: 0.9
 """
 
-BAD = {
+BAD: dict[str, tuple[str, ...]] = {
     "name: [": ("can't be read as YAML", "line 1"),
     "": ("the file", "valid dictionary"),
     "- 1": ("the file", "valid dictionary"),
@@ -28,6 +28,11 @@ BAD = {
     "golden: [{request: {x: .nan}, expect: {}}]": ("golden.0.request.x", "finite"),
     "latency: {p95_ms: 0}": ("latency.p95_ms", "greater than 0"),
     "latency: {p95_ms: .inf}": ("latency.p95_ms", "finite"),
+    "latency: {requests: 5}": ("latency: p50_ms, p95_ms, p99_ms or requests_per_s is needed",),
+    "latency: {p50_ms: 5, requests: 5, duration_s: 5}": ("latency: give requests or duration_s",),
+    "latency: [{p50_ms: 5}, {p50_ms: 0}]": ("latency.1.p50_ms", "greater than 0"),
+    "resources: {memory: much}": ("resources.memory", "byte"),
+    "licenses: mit": ("licenses", "tuple"),
     METRIC.replace(DIGEST, "abc"): ("metric.digest", "pattern"),
     METRIC + "  name: f1": ("metric.name", "accuracy"),
 }
@@ -69,6 +74,37 @@ def test_the_digest_says_what_is_asked_not_how_it_is_written(tmp_path: Path) -> 
     assert len(digests) == 1
     path.write_text(texts[0].replace("threshold: 0.9", "threshold: 0.8"))
     assert read_suite(path).digest not in digests
+
+
+CHANGES = [
+    ("confidence: 0.9", "metric"),
+    ("undecided: fail", "metric"),
+    ("tolerance: 0.1", "metric"),
+    ("licenses: [mit]", ""),
+    ("scanned: true", ""),
+    ("latency: {p95_ms: 5}", ""),
+    ("latency: {p95_ms: 5, concurrency: 2}", ""),
+    ("resources: {memory: 1 GiB}", ""),
+]
+
+
+def test_whatever_is_asked_is_in_the_digest(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    digests = set()
+    for change, part in [("", ""), *CHANGES]:
+        path.write_text(METRIC + (f"  {change}\n" if part else f"{change}\n"))
+        digests.add(read_suite(path).digest)
+    assert len(digests) == len(CHANGES) + 1
+
+
+def test_one_or_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "suite.yaml"
+    found = []
+    for text in ("latency: {p95_ms: 5}", "latency: [{p95_ms: 5}]"):
+        path.write_text(text)
+        found.append(read_suite(path))
+    assert found[0] == found[1]
+    assert found[0].digest == found[1].digest
 
 
 def test_data_sets_lie_beside_the_suite(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ Knows how a run goes; what each check looks at is in `checks`, where evidence is
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from modelyard.deployment.checks import ASKED, RECORDED
+from modelyard.deployment.checks import ASKED, RECORDED, Plan
 from modelyard.deployment.checks.base import Check, Failed, Planned
 from modelyard.deployment.checks.subject import Known, Production, Subject
 from modelyard.deployment.client import ModelClient
@@ -77,8 +78,15 @@ class Validation:
             checks += map(_done, others)
         return tuple(checks)
 
-    def _planned(self, kinds: dict[str, Any]) -> list[Planned]:
-        return [planned for plan in kinds.values() for planned in plan(self._suite, self._subject)]
+    def _planned(self, kinds: dict[str, Plan]) -> list[Planned]:
+        """Of several checks with one name, those after the first are numbered."""
+        seen: Counter[str] = Counter()
+        found = []
+        for planned in (each for plan in kinds.values() for each in plan(self._suite, self._subject)):
+            seen[planned.name] += 1
+            number = seen[planned.name]
+            found.append(replace(planned, name=f"{planned.name} {number}") if number > 1 else planned)
+        return found
 
 
 def _done(planned: Planned) -> Check:
