@@ -155,6 +155,8 @@ COMMANDS = {
     "validate good:v1.0.0 --suite bad.yaml": "bad.yaml can't be read as YAML",
     "validate good:v1.0.0 --suite wrong.yaml": "wrong.yaml: metric.threshold: Field required; mend the suite",
     "validate good:v1.0.0 --suite list.json": "mend the suite",
+    "validate good:v1.0.0 --junit no/report.xml": "no/report.xml can't be written; give a file in a folder that exists",
+    "validate good:v1.0.0 --markdown model": "model can't be written; give a file in a folder that exists",
     "validate good:v1.0.0 --suite model": "model can't be read as YAML",
     "promote good:v1.0.0": "good:v1.0.0 is not deployed in staging; run `modelyard stage good:v1.0.0`",
     "promote good:v1.0.0 --force": "a forced promotion needs a reason; give --reason",

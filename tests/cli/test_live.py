@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import torch
@@ -28,6 +29,21 @@ name: doubles
 golden:
   - request: {inputs: [{name: x, datatype: FP32, shape: [1, 2], data: [1.0, 2.0]}]}
     expect: {outputs: [{data: [2.0, 4.0]}]}
+"""
+
+
+WHOLE = """
+name: whole
+latency: {p99_ms: 30000, requests: 40, concurrency: 4}
+resources: {memory: 64 GiB}
+scanned: true
+custom: [{check: "checks.py:doubles"}]
+"""
+CHECKS = """
+def doubles(model):
+    answer = model.ask({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]})
+    assert answer["outputs"][0]["data"] == [2.0, 4.0]
+    return "it doubles"
 """
 
 
@@ -54,6 +70,7 @@ def test_from_staging_to_production(cli: Cli, folder: Path) -> None:
         assert cli("stage", "calc:v1.0.0").out == "calc:v1.0.0 serves in staging\n"
         validated = cli("validate", "calc:v1.0.0", "--suite", "suite.yaml")
         assert validated.code == 0 and "golden 1   passed  as expected\n" in validated.out
+        _validate_in_full(cli, folder)
         assert cli("promote", "calc:v1.0.0").out == "calc:v1.0.0 serves in production\n"
         exact = cli("show", "calc:v1.0.0").out.split()[0]
         for ref in ("calc", "calc:production", "calc:v1.0.0", "calc:stable", exact):
@@ -80,6 +97,29 @@ def test_from_staging_to_production(cli: Cli, folder: Path) -> None:
         }
         assert cli("undeploy", "calc", "--from", "staging").code == 0
         wait_for(lambda: "said 404: " in cli("predict", "calc:staging", "--json", REQUEST).err)
+
+
+def _validate_in_full(cli: Cli, folder: Path) -> None:
+    """Every kind of check on a replica that runs, and every kind of report."""
+    (folder / "whole.yaml").write_text(WHOLE)
+    (folder / "checks.py").write_text(CHECKS)
+    command = ("validate", "calc:v1.0.0", "--suite", "whole.yaml")
+    refused(cli(*command), "checks.py:doubles is Python code, which is not trusted; read it, then add sha256:")
+    planned = cli(*command, "--trust-code", "--dry-run")
+    lines = planned.out.splitlines()
+    assert lines[1:3] == ["suite whole (given)", "CHECK      WHAT"]
+    assert [line.split()[0] for line in lines[3:]] == [
+        *("scanned", "answers", "signature", "doubles", "latency", "memory"),
+    ]
+    assert "40 requests with 4 at once: p99 at most 30000 ms" in planned.out
+    done = cli(*command, "--trust-code", "--junit", "report.xml", "--markdown", "report.md")
+    assert (done.code, done.out.splitlines()[2].split()) == (0, ["CHECK", "RESULT", "DETAIL"])
+    assert "doubles    passed  it doubles\n" in done.out
+    assert " MiB resident in the largest of 1 replicas\n" in done.out
+    assert [case.get("name") for case in ElementTree.parse("report.xml").iter("testcase")] == [
+        *("scanned", "answers", "signature", "doubles", "latency", "memory"),
+    ]
+    assert (folder / "report.md").read_text().startswith("# calc:v1.0.0 passed the suite whole\n")
 
 
 def save(module: torch.nn.Module, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reports as files. The JUnit is read as its usual schema has it."""
+"""Reports as files. The JUnit is read as the schema of Ant's reports has it."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ REPORT = Report(
     at="2026-03-01T10:00:00+00:00",
 )
 
-# element → its attributes and the elements in it, in this order
+# element → its attributes and the elements in it, in this order; those of a test case may be missing
 SCHEMA: dict[str, tuple[list[str], list[str]]] = {
     "testsuites": ([], ["testsuite"]),
     "testsuite": (
-        ["name", "timestamp", "hostname", "tests", "failures", "errors", "skipped", "time"],
+        ["name", "package", "id", "timestamp", "hostname", "tests", "failures", "errors", "skipped", "time"],
         ["properties", "testcase", "system-out", "system-err"],
     ),
     "properties": ([], ["property"]),
     "property": (["name", "value"], []),
-    "testcase": (["name", "classname", "time"], ["skipped", "error", "failure", "system-out", "system-err"]),
+    "testcase": (["name", "classname", "time"], ["failure"]),
     "failure": (["message", "type"], []),
     "system-out": ([], []),
+    "system-err": ([], []),
 }
 VALUES = {
     "timestamp": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d",
     "time": r"\d+\.\d{3}",
-    **dict.fromkeys(("tests", "failures", "errors", "skipped"), r"\d+"),
-    **dict.fromkeys(("name", "classname", "hostname", "type"), r".+"),
+    **dict.fromkeys(("tests", "failures", "errors", "skipped", "id"), r"\d+"),
+    **dict.fromkeys(("name", "classname", "hostname", "type", "package"), r".+"),
 }
 
 
@@ -53,6 +54,7 @@ def check_schema(element: ElementTree.Element) -> None:
         assert re.fullmatch(VALUES.get(name, r"(?s).*"), value), (element.tag, name, value)
     order = [children.index(child.tag) for child in element]
     assert order == sorted(order), element.tag
+    assert element.tag == "testcase" or set(order) == set(range(len(children))), element.tag
     for child in element:
         check_schema(child)
 
@@ -67,6 +69,7 @@ def test_junit() -> None:
     assert facts["ref"] == REPORT.ref and facts["engine.version"] == "torch 2.13.0"
     good, bad = suite.findall("testcase")
     assert (good.get("classname"), good.get("name"), good.find("failure")) == ("digit:v1.1.0", "answers", None)
+    assert suite.findtext("system-out") == "answers: answered in 3 ms"
     failure = bad.find("failure")
     assert failure is not None and failure.text == "the answer <is> �[31m� | 'a' & \"b\""
 

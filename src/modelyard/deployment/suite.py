@@ -174,7 +174,7 @@ Locate = Callable[[str, str | None], Path]  # a name in the suite and the digest
 
 def read_suite(path: Path) -> Suite:
     """Raises NotFound and InvalidInput, naming the file and the place. Other files are looked for beside this one."""
-    return parse_suite(read_document(path), str(path), lambda name, _: path.parent / name)
+    return parse_suite(read_document(path, str(path)), str(path), lambda name, _: path.parent / name)
 
 
 def parse_suite(document: Any, where: str, locate: Locate) -> Suite:
@@ -203,14 +203,14 @@ def _located(custom: Custom, where: str, locate: Locate) -> Custom:
     return Custom(check=f"{path}:{custom.function}", digest=found)
 
 
-def read_document(path: Path) -> Any:
-    """What a YAML file holds. Raises NotFound and InvalidInput."""
+def read_document(path: Path, where: str) -> Any:
+    """What a YAML file holds. Raises NotFound and InvalidInput, naming the file as `where`."""
     try:
         return yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise NotFound(f"there is no suite {path}", remedy="check the path") from None
+        raise NotFound(f"there is no suite {where}", remedy="check the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{path} can't be read as YAML: {' '.join(str(error).split())}") from error
+        raise InvalidInput(f"{where} can't be read as YAML: {' '.join(str(error).split())}") from error
 
 
 def _place(location: tuple[int | str, ...], document: Any) -> str:

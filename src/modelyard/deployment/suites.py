@@ -53,7 +53,7 @@ class Suites:
     def _beside(self, version: ModelVersion) -> Suite:
         where = f"{FILE} of {version.name}:{version.version}"
         files = _Files(self.repository, version, where)
-        return parse_suite(read_document(files(FILE, None)), where, files)
+        return parse_suite(read_document(files(FILE, None), where), where, files)
 
 
 @dataclass(frozen=True, slots=True)
