@@ -19,6 +19,8 @@ GOOD: list[tuple[str, str, Any, Any]] = [
     ("rate-limits", "*", {"requests_per_minute": 60}, RateLimit(requests_per_minute=60)),
     ("routing", "digits", {"split": {"v1.0.0": 9, "staging": 1}}, RoutingRule(split={"v1.0.0": 9, "staging": 1})),
     ("routing", "digits", {"mirror": {"to": "digits:staging"}}, RoutingRule(mirror=Mirror(to="digits:staging"))),
+    ("validation", "digits", {"name": "digits"}, {"name": "digits"}),
+    ("validation", "task:text-generation", {"scanned": True}, {"scanned": True}),
     ("our-own", "anything", {"at": ["all"]}, {"at": ["all"]}),
 ]
 BAD: list[tuple[str, str, Any, str]] = [
@@ -35,6 +37,8 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("routing", "digits", {"split": {"V1": 1}}, "V1"),
     ("routing", "digits", {"fallback": ["two words"]}, "two words"),
     ("routing", "*", {}, "name"),
+    ("validation", "digits", "suite.yaml", "write a JSON object"),
+    ("validation", "two words", {}, "name"),
 ]
 
 
@@ -56,4 +60,4 @@ def test_bad_values_are_refused_when_they_are_set(section: str, key: str, value:
 
 
 def test_each_section_is_described() -> None:
-    assert sorted(sections.SECTIONS) == ["embeddings", "engines", "external", "rate-limits", "routing"]
+    assert sorted(sections.SECTIONS) == ["embeddings", "engines", "external", "rate-limits", "routing", "validation"]

@@ -82,6 +82,10 @@ def broken(model):
     return {}["key"]
 
 
+def leaves(model):
+    raise SystemExit(0)
+
+
 def mute(model):
     return None
 
@@ -138,6 +142,7 @@ def test_an_error_of_the_model_fails_the_check(bench: Bench, own: Callable[..., 
     [
         ("broken", r"^checks\.py:broken failed: KeyError: 'key'; mend the check$"),
         ("absent", r"^checks\.py:absent failed: AttributeError: .*absent"),
+        ("leaves", r"^checks\.py:leaves failed: SystemExit: 0; mend the check$"),
         ("mute", r"^checks\.py:mute returned None; return a line"),
     ],
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from modelyard.errors import InvalidInput
 from modelyard.refs import ModelRef
@@ -15,6 +15,7 @@ from modelyard.store.documents import problem
 
 EngineName = Literal["vllm", "ollama", "llamacpp", "pytorch", "torchserve"]
 ANY_MODEL = "*"
+TASK = "task:"
 
 
 class _Value(BaseModel):
@@ -81,6 +82,7 @@ SECTIONS: dict[str, TypeAdapter[Any]] = {
     "external": TypeAdapter(External),  # key: a model's name at the gateway
     "rate-limits": TypeAdapter(RateLimit),  # key: a model's name, or ANY_MODEL
     "routing": TypeAdapter(RoutingRule),  # key: a model's name
+    "validation": TypeAdapter(dict[str, JsonValue]),  # key: a model's name, or TASK and one; a suite, read elsewhere
 }
 
 
@@ -108,13 +110,15 @@ def _remedy(adapter: TypeAdapter[Any]) -> str:
     schema = adapter.json_schema()
     if keys := schema.get("properties"):
         return f"write a JSON object with some of {', '.join(keys)}"
-    return f"use one of {', '.join(schema['enum'])}"
+    return f"use one of {', '.join(schema['enum'])}" if "enum" in schema else "write a JSON object"
 
 
 def _refs(section: str, key: str, parsed: Any) -> tuple[str, ...]:
     """The texts in a value, and its key, that must name a model."""
     if section == "embeddings":
         return tuple(parsed.variants)
+    if section == "validation":
+        return () if key.startswith(TASK) else (key,)
     names = (key,) if key != ANY_MODEL or section != "rate-limits" else ()
     if section == "routing":
         mirror = (parsed.mirror.to,) if parsed.mirror else ()

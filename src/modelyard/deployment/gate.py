@@ -120,7 +120,7 @@ class Gate:
             origin=chosen.origin,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._keep(version, suite, report, against=str(serves.digest) if serves and suite.compares else "")
+        self._keep(version, suite, report, against=_against(suite, serves))
         return report
 
     def _validation(
@@ -205,12 +205,19 @@ class _Question:
         if evidence.engine != self.engine:
             return f"it was validated on {_said(evidence.engine)}; production would run {_said(self.engine)}"
         now = str(self.serves.digest) if self.serves else ""
-        if evidence.against and now not in (evidence.against, evidence.digest):
-            return f"it was compared with {evidence.against[:19]}, which does not serve production any more"
+        if now and evidence.against and now not in (evidence.against, evidence.digest):
+            return f"it was compared with {evidence.against[:19]}; production serves {now[:19]} now"
         return ""
 
 
 _MEND = "mend the model and validate it again, name the suite that counts with --suite, or use --force with --reason"
+
+
+def _against(suite: Suite, serves: Pin | None) -> str:
+    """What a result of the suite was compared with."""
+    if not suite.compares:
+        return ""
+    return str(serves.digest) if serves else "nothing"
 
 
 def _said(engine: dict[str, str]) -> str:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
-from modelyard.configuration.sections import External, RoutingRule, Variants
+from modelyard.configuration.sections import TASK, External, RoutingRule, Variants
 from modelyard.errors import ModelyardError
 from modelyard.gateway.routes import MAX_WEIGHT, Backend, Mirror, Remote, Route
 
 EXTERNAL = "external"  # the environment of engines that are run elsewhere, and what their labels end with
-TASK = "task:"
 
 log = logging.getLogger("modelyard.rules")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard.deployment.rules import TASK
+from modelyard.configuration.sections import TASK
 from modelyard.deployment.suite import DEFAULT, Suite, parse_suite, read_document
 from modelyard.errors import NotFound
 from modelyard.repository import ModelRepository, ModelVersion

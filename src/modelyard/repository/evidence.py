@@ -19,7 +19,7 @@ from modelyard.store.documents import RESTORE, problem
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """One result. `engine` names the engine, its version, the precision and the class of device; `against` the digest
-    of what the version was compared with, if it was."""
+    of what the version was compared with, `nothing` if there was nothing, and empty if it was not to be."""
 
     passed: bool
     digest: str

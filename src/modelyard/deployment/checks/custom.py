@@ -69,7 +69,7 @@ def _custom(subject: Subject, custom: Custom) -> str:
     except ModelyardError:
         raise
     # The code is its author's, and may raise anything.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = str(error).strip().splitlines() or [""]
         raise InvalidInput(f"{where} failed: {type(error).__name__}: {lines[-1]}", remedy="mend the check") from error
     if not isinstance(found, str):

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from threading import Event
 from typing import Any
 
 from modelyard.deployment.checks.base import Failed, Planned
@@ -65,18 +66,27 @@ class _Measured:
 
 def _measure(subject: Subject, latency: Latency, request: dict[str, Any]) -> _Measured:
     """Every request must be answered. The first of each client opens its connection and does not count."""
-    with ThreadPoolExecutor(latency.concurrency) as pool:
-        list(pool.map(lambda _: subject.ask(request), range(latency.concurrency)))
-        began = time.perf_counter()
-        deadline = began + latency.duration_s if latency.duration_s else math.inf
-        numbers = count()
+    numbers, stopped, deadline = count(), Event(), math.inf
 
-        def client() -> list[float]:
-            times = []
-            while time.perf_counter() < deadline and (latency.duration_s or next(numbers) < latency.requests):
+    def client() -> list[float]:
+        times = []
+        try:
+            while not stopped.is_set() and time.perf_counter() < deadline:
+                if latency.duration_s is None and next(numbers) >= latency.requests:
+                    break
                 times.append(subject.ask(request).seconds * 1000)
-            return times
+        except BaseException:
+            stopped.set()  # nobody needs what the others would find
+            raise
+        return times
 
-        clients = [pool.submit(client) for _ in range(latency.concurrency)]
-        times = [each for done in clients for each in done.result()]
+    with ThreadPoolExecutor(latency.concurrency) as pool:
+        try:
+            list(pool.map(lambda _: subject.ask(request), range(latency.concurrency)))
+            began = time.perf_counter()
+            deadline = began + (latency.duration_s or math.inf)
+            clients = [pool.submit(client) for _ in range(latency.concurrency)]
+            times = [each for done in clients for each in done.result()]
+        finally:
+            stopped.set()
     return _Measured(sorted(times), time.perf_counter() - began)
