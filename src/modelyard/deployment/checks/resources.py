@@ -16,7 +16,7 @@ from modelyard.errors import Unavailable
 
 def resources(suite: Suite, subject: Subject) -> Iterator[Planned]:
     if suite.resources:
-        what = f"at most {suite.resources.memory.human_readable()} resident in each replica"
+        what = f"at most {suite.resources.memory / 1024**2:.0f} MiB resident in each replica"
         yield Planned("memory", what, partial(_memory, subject, suite.resources))
 
 
