@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.errors import IntegrityError
 from modelyard.refs import Digest, Version
-from modelyard.repository import Deployment, DeploymentSpec, Environment, Pin
+from modelyard.repository import CanaryStep, Deployment, DeploymentSpec, Environment, Pin, Strategy
 from modelyard.store import Memory, Store
 
 A, B, C = (Pin(Version(1, minor, 0), Digest(f"sha256:{minor:064x}")) for minor in range(3))
@@ -86,7 +86,7 @@ def test_an_environment_keeps_what_was_written(store: Store) -> None:
     environment = Environment(store, "staging")
     assert environment.read() == {}
     assert environment.get("digits") == Deployment()
-    spec = DeploymentSpec(replicas=2, surge=3)
+    spec = DeploymentSpec(replicas=2, strategy=Strategy(surge=3, steps=(CanaryStep(5, 60), CanaryStep(50))))
     asked = environment.update("digits", lambda old: old.ask(A, spec=spec, evidence="e"), by="me", why="stage")
     environment.update("ns/other", lambda old: old.ask(B), by="me", why="stage")
     done = environment.update("digits", lambda old: old.finished(), by="reconciler", why="ready")

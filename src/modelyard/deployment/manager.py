@@ -320,7 +320,7 @@ class _Size:
     def spec(self, old: Deployment, default: int) -> DeploymentSpec:
         count = self.replicas or (old.spec.replicas if old.rollout else default)
         on_demand = self.min_replicas == 0 or (old.spec.on_demand and self.replicas is None)
-        return DeploymentSpec(count, old.spec.surge, 0 if on_demand else None)
+        return DeploymentSpec(count, 0 if on_demand else None)
 
 
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}

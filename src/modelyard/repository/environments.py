@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import ModelRef
 from modelyard.repository.manifest import DigestField, VersionField
+from modelyard.repository.strategies import Pause, Progress, Strategy
 from modelyard.store import Entry, Journal, Store
 from modelyard.store.documents import RESTORE, problem
 
@@ -38,11 +39,16 @@ class Pin:
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
     """How a model runs in an environment: with replicas of its own, or, with `min_replicas` 0, on demand: in a process
-    that it shares with others, loaded at its first request and unloaded when it is idle."""
+    that it shares with others, loaded at its first request and unloaded when it is idle. `strategy` is how the version
+    that the wish is about takes over."""
 
     replicas: int = 1
-    surge: int = 1
     min_replicas: int | None = None
+    strategy: Strategy = field(default_factory=Strategy)
+
+    @property
+    def surge(self) -> int:
+        return self.strategy.surge
 
     @property
     def on_demand(self) -> bool:
@@ -55,7 +61,8 @@ class Deployment:
 
     `serving` is what clients get, `target` what it should become; they differ while a rollout runs. `earlier` are the
     versions to roll back to, newest first. `spec` belongs to `target`, `serving_spec` to `serving`. `rollout` names the
-    last change asked for, `outcome` and `reason` say how it went.
+    last change asked for, `outcome` and `reason` say how it went, `progress` how far it is. `switched`: when what
+    serves had taken over all requests, in seconds since the epoch.
     """
 
     serving: Pin | None = None
@@ -67,10 +74,17 @@ class Deployment:
     outcome: Outcome = ""
     reason: str = ""
     serving_spec: DeploymentSpec | None = None
+    progress: Progress = field(default_factory=Progress)
+    switched: float | None = None
 
     @property
     def rolling(self) -> bool:
         return self.serving != self.target
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a rollout to another version runs."""
+        return self.rolling and self.outcome == "running"
 
     @property
     def serving_on_demand(self) -> bool:
@@ -86,20 +100,47 @@ class Deployment:
             rollout=uuid.uuid4().hex,
             outcome="running",
             reason="",
+            progress=Progress(),
         )
 
-    def finished(self) -> Deployment:
+    def reached(self, at: float, pause: Pause | None = None) -> Deployment:
+        """The target has the share of the requests that its step says; with a pause, it stays there."""
+        return replace(self, progress=replace(self.progress, since=at, pause=pause))
+
+    def advanced(self) -> Deployment:
+        """The step is passed."""
+        return replace(self, progress=Progress(self.progress.step + 1))
+
+    def paused(self, pause: Pause) -> Deployment:
+        """The rollout stays where it is until it is resumed."""
+        return replace(self, progress=replace(self.progress, pause=pause))
+
+    def resumed(self) -> Deployment:
+        """It goes on: where somebody had stopped it, or past what it waited for."""
+        pause = self.progress.pause
+        released = self.progress.released or (pause is not None and pause.cause != "asked")
+        return replace(self, progress=replace(self.progress, pause=None, released=released))
+
+    def finished(self, at: float | None = None) -> Deployment:
         """The wish came true: the target serves. Going to the newest earlier version was a rollback."""
         if self.earlier[:1] == (self.target,):
             earlier = self.earlier[1:]
         else:
             earlier = (self.serving, *self.earlier)[:_KEPT] if self.serving and self.rolling else self.earlier
-        return replace(self, serving=self.target, serving_spec=self.spec, earlier=earlier, outcome="done")
+        return replace(
+            self,
+            serving=self.target,
+            serving_spec=self.spec,
+            earlier=earlier,
+            outcome="done",
+            progress=Progress(),
+            switched=self.progress.since or at,
+        )
 
     def failed(self, reason: str) -> Deployment:
-        """The wish did not come true: back to what serves, as it was run."""
-        spec = self.serving_spec or self.spec
-        return replace(self, target=self.serving, spec=spec, outcome="failed", reason=reason)
+        """The wish did not come true: back to what serves, as it was run, within the room that this rollout had."""
+        spec = replace(self.serving_spec or self.spec, strategy=self.spec.strategy)
+        return replace(self, target=self.serving, spec=spec, outcome="failed", reason=reason, switched=None)
 
     def on_demand(self, model: str) -> tuple[ModelRef, ...]:
         """The versions that an environment's pool may be asked for."""
