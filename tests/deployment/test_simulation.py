@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -41,6 +41,9 @@ def strategies(draw: st.DrawFn) -> Strategy:
         steps = tuple(sorted(draw(STEPS), key=lambda step: step.weight))
         return Strategy("canary", max(surge, 1), unavailable, steps, analysis, warm)
     return Strategy("rolling", surge, unavailable, (), analysis, warm)
+
+
+SPECS = st.builds(DeploymentSpec, st.integers(1, 3), st.sampled_from([None, None, 0]), strategies())
 
 
 @dataclass
@@ -82,7 +85,7 @@ class World:
         self._confirm()
         decided = plan(self.deployment, self._look(), LIMITS, Moment(float(self.now), self.verdict))
         self._check(decided)
-        self.asked = decided.routed
+        self.asked, self.share = decided.routed, decided.share
         for step in decided.steps:
             self._do(step)
 
@@ -211,23 +214,19 @@ def count_of(deployment: Deployment) -> int:
 
 
 class Rollouts(RuleBasedStateMachine):
-    @initialize(serves=st.sampled_from([None, V1]), replicas=st.integers(1, 3), least=st.sampled_from([None, 0]))
-    def begin(self, serves: Pin | None, replicas: int, least: int | None) -> None:
+    @initialize(serves=st.sampled_from([None, V1, V1]), spec=SPECS, wish=st.sampled_from([None, V2, V2]), new=SPECS)
+    def begin(self, serves: Pin | None, spec: DeploymentSpec, wish: Pin | None, new: DeploymentSpec) -> None:
         self.world = World()
         if serves:
-            spec = DeploymentSpec(replicas, min_replicas=least)
             self.world.deployment = Deployment().ask(serves, spec=spec).finished()
+        if wish:
+            self.world.deployment = self.world.deployment.ask(wish, spec=new)
 
-    @rule(
-        wish=st.sampled_from([V1, V2, CRASHES_ON_START, NEVER_READY, None]),
-        spec=st.builds(
-            DeploymentSpec, st.integers(1, 3), st.sampled_from([None, 0]), st.builds(Strategy, surge=st.integers(1, 2))
-        ),
-    )
+    @rule(wish=st.sampled_from([V1, V2, V2, CRASHES_ON_START, NEVER_READY, None]), spec=SPECS)
     def ask(self, wish: Pin | None, spec: DeploymentSpec) -> None:
         self.world.deployment = self.world.deployment.ask(wish, spec=spec)
 
-    @rule(ticks=st.integers(1, 6))
+    @rule(ticks=st.sampled_from([1, 2, 3, 6, 12]))
     def go_on(self, ticks: int) -> None:
         for _ in range(ticks):
             self.world.tick()
@@ -306,3 +305,30 @@ class Rollouts(RuleBasedStateMachine):
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(max_examples=400, stateful_step_count=25, deadline=None)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    replicas=st.integers(1, 3),
+    strategy=strategies(),
+    kills=st.sets(st.integers(0, 60)),
+    verdict=st.sampled_from([GOOD, BAD]),
+)
+def test_a_rollout_ends_as_it_is_judged_however_often_its_reconciler_is_killed(
+    replicas: int, strategy: Strategy, kills: set[int], verdict: Verdict
+) -> None:
+    serves = Deployment().ask(V1, spec=DeploymentSpec(replicas)).finished()
+    world = World(serves.ask(V2, spec=DeploymentSpec(replicas, strategy=strategy)), verdict=verdict)
+    judged = bool(canary.steps(world.deployment)) and strategy.analysis is not None
+    share = 0
+    for tick in range(CALM_S):
+        if tick in kills:
+            world.lose_supervisor()
+        if world.deployment.progress.pause:
+            world.deployment = world.deployment.resumed()
+        world.tick()
+        if world.deployment.under_way:
+            assert (world.share or share) >= share  # nobody who was led to the new version is led back
+            share = world.share or share
+    expected = (V1, "failed") if judged and verdict is BAD else (V2, "done")
+    assert (world.deployment.serving, world.deployment.outcome) == expected
