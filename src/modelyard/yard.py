@@ -24,6 +24,7 @@ from modelyard.store import Cache, Store, open_store
 if TYPE_CHECKING:
     from modelyard.access.access import Access
     from modelyard.deployment import DeploymentManager, LocalStatus
+    from modelyard.deployment.client import ModelClient
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
     from modelyard.deployment.targets.launch import Launch
@@ -193,6 +194,7 @@ class Yard:
 
     def controller(self, companions: Sequence[Companion] = ()) -> Controller:
         """What `modelyard up` runs, with what runs beside it."""
+        from modelyard.deployment.analyst import RolloutAnalyst, golden_requests
         from modelyard.deployment.controller import Controller
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
@@ -213,6 +215,7 @@ class Yard:
             tags=self.repository.version_tags,
             guard=self._guard(),
             rules=LatestRules(self.configuration.watch).read,
+            analyst=RolloutAnalyst(gateway.statistics, golden_requests(self._client)),
         )
         return Controller(folder, reconciler, target, gateway, companions=companions)
 
@@ -221,6 +224,11 @@ class Yard:
         from modelyard.gateway import Gateway
 
         return Gateway(self.run_folder(self.store) / "gateway", self.settings.gateway).statistics()
+
+    def _client(self, name: str) -> ModelClient:
+        from modelyard.deployment.client import ModelClient
+
+        return ModelClient(self.settings.gateway.url, name, token=self.settings.token)
 
     def engine_of(self, ref: str) -> str:
         """The engine that runs a version here, else the one that would. Raises NotFound, InvalidInput."""
