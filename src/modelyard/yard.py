@@ -174,10 +174,12 @@ class Yard:
         """What this machine can tell about the deployments of a store."""
         from modelyard.deployment import LocalStatus
         from modelyard.deployment.controller import running
+        from modelyard.deployment.targets.room import local_room
 
         folder = self.run_folder(store)
         local = self._local_target(folder)
-        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts)
+        room = partial(local_room, local)
+        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts, room)
 
     @cached_property
     def launching(self) -> Launching:
