@@ -19,6 +19,7 @@ from modelyard.cli import (
     importing,
     lifecycle,
     predicting,
+    promoting,
     repository,
     running,
     safety,
@@ -47,6 +48,7 @@ for group in (
     running,
     predicting,
     deployment,
+    promoting,
     tokens,
 ):
     group.add_to(app)

@@ -1,4 +1,4 @@
-"""Commands of deployment: stage, validate, promote, rollback, undeploy, status, logs, up."""
+"""Commands of deployment: stage, validate, undeploy, status, logs, up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rol
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (stage, validate, promote, rollback, undeploy, status, logs, up):
+    for command in (stage, validate, undeploy, status, logs, up):
         app.command()(command)
 
 
@@ -43,52 +43,21 @@ def stage(
     wait: Wait = True,
 ) -> None:
     """Deploy a version to staging."""
-    yard, (name, version) = yard_of(context), _exact(context, ref)
+    yard, (name, version) = yard_of(context), exact_version(context, ref)
     yard.deployments.deploy_to_staging(name, version, replicas=replicas, min_replicas=min_replicas, wait=wait)
     print(f"{name}:{version} {'serves' if wait else 'is asked for'} in staging")
 
 
 def validate(context: typer.Context, ref: Reference, suite: SuiteFile = None, as_json: Json = False) -> None:
     """Run a validation suite against the staged version and keep the evidence."""
-    name, version = _exact(context, ref)
-    report = yard_of(context).deployments.run_validation_tests(name, version, suite=_suite(suite))
+    name, version = exact_version(context, ref)
+    report = yard_of(context).deployments.run_validation_tests(name, version, suite=suite_of(suite))
     if as_json:
         print_json(report.to_dict())
     else:
         _print_report(report)
     if not report:
         raise ValidationFailed(f"{name}:{version} did not pass: {report.failures}", remedy="mend the model")
-
-
-def promote(
-    context: typer.Context,
-    ref: Reference,
-    suite: SuiteFile = None,
-    replicas: Replicas = None,
-    min_replicas: MinReplicas = None,
-    force: Annotated[bool, typer.Option("--force", help="Without evidence; needs --reason.")] = False,
-    reason: Reason = "",
-    wait: Wait = True,
-) -> None:
-    """Roll a validated version out to production, without downtime."""
-    yard, (name, version) = yard_of(context), _exact(context, ref)
-    yard.deployments.promote_to_production(
-        name,
-        version,
-        suite=_suite(suite),
-        replicas=replicas,
-        min_replicas=min_replicas,
-        force=force,
-        reason=reason,
-        wait=wait,
-    )
-    print(f"{name}:{version} {'serves' if wait else 'is asked for'} in production")
-
-
-def rollback(context: typer.Context, name: Name, reason: Reason = "", wait: Wait = True) -> None:
-    """Go back to the version that served production before."""
-    done = yard_of(context).deployments.rollback(name, reason=reason, wait=wait)
-    print(f"{name}:{done.target} {'serves' if wait else 'is asked for'} in production")
 
 
 def undeploy(
@@ -168,7 +137,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
 
 
-def _exact(context: typer.Context, ref: str) -> tuple[str, str]:
+def exact_version(context: typer.Context, ref: str) -> tuple[str, str]:
     """The name and version a reference means now; a bare name is refused, since it could mean much."""
     from modelyard.refs import ModelRef
 
@@ -179,7 +148,7 @@ def _exact(context: typer.Context, ref: str) -> tuple[str, str]:
     return version.name, str(version.version)
 
 
-def _suite(path: Path | None) -> Suite | None:
+def suite_of(path: Path | None) -> Suite | None:
     from modelyard.deployment import read_suite
 
     return read_suite(path) if path else None

@@ -99,7 +99,8 @@ class Rollout(_Value):
     surge: int = Field(1, ge=0, le=64, description="replicas that run beyond those wanted at most")
     unavailable: int = Field(0, ge=0, le=64, description="replicas that may be missing meanwhile")
     keep_warm_s: float = Field(0, ge=0, description="how long old replicas stay ready after the switch")
-    analysis: bool | RolloutAnalysis | None = Field(None, description="None: for a canary, not for a rolling update")
+    analysis: bool | None = Field(None, description="None: for a canary, not for a rolling update")
+    bounds: RolloutAnalysis = Field(default_factory=RolloutAnalysis, description="of the analysis")
 
 
 Webhook = Annotated[str, Field(pattern=r"^https?://[^/\s@]+(/\S*)?$")]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from modelyard.configuration.sections import ANY_MODEL, Rollout, RolloutAnalysis
+from modelyard.configuration.sections import ANY_MODEL, Rollout
 from modelyard.deployment.suite import Suite
 from modelyard.errors import Conflict, InvalidInput
 from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Pause, Strategy
@@ -80,7 +80,7 @@ def strategy(
             "with no replica beyond those wanted and none that may be missing, nothing can be replaced",
             remedy="give --surge 1 or --unavailable 1",
         )
-    analysis = _analysis(rules, base, suite)
+    analysis = _analysis(rules, suite)
     warm_s = rules.keep_warm_s or (_WARM_S if analysis and rules.strategy == "rolling" else 0.0)
     steps = parse_steps(rules.steps, rules.step_pause_s) if rules.strategy == "canary" else ()
     return Strategy(rules.strategy, rules.surge, rules.unavailable, steps, analysis, warm_s)
@@ -135,12 +135,9 @@ def _need_rollout(now: Deployment, model: str) -> None:
         raise Conflict(f"no rollout of {model} is under way", remedy="see `modelyard status`")
 
 
-def _analysis(rules: Rollout, base: Rollout, suite: Suite | None) -> Analysis | None:
+def _analysis(rules: Rollout, suite: Suite | None) -> Analysis | None:
     wanted = rules.analysis if rules.analysis is not None else rules.strategy == "canary"
-    if not wanted:
-        return None
-    bounds = next((a for a in (rules.analysis, base.analysis) if isinstance(a, RolloutAnalysis)), RolloutAnalysis())
-    return Analysis(**bounds.model_dump(), golden=_golden(suite))
+    return Analysis(**rules.bounds.model_dump(), golden=_golden(suite)) if wanted else None
 
 
 def _golden(suite: Suite | None) -> tuple[Expected, ...]:
