@@ -198,6 +198,7 @@ class Yard:
         """What `modelyard up` runs, with what runs beside it."""
         from modelyard.deployment.analyst import RolloutAnalyst, golden_requests
         from modelyard.deployment.controller import Controller
+        from modelyard.deployment.events import Events
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
         from modelyard.deployment.rules import LatestRules
@@ -219,13 +220,21 @@ class Yard:
             rules=LatestRules(self.configuration.watch).read,
             analyst=RolloutAnalyst(gateway.statistics, golden_requests(self._client)),
         )
-        return Controller(folder, reconciler, target, gateway, companions=companions)
+        events = Events(reconciler.environments, self._webhook(), folder)
+        return Controller(folder, reconciler, target, gateway, companions=[*companions, events])
 
     def gateway_statistics(self) -> Statistics:
         """What the gateway of this machine has counted. Raises Unavailable when it does not run."""
         from modelyard.gateway import Gateway
 
         return Gateway(self.run_folder(self.store) / "gateway", self.settings.gateway).statistics()
+
+    def _webhook(self) -> Callable[[], str | None]:
+        """Where events go, as the configuration says it now."""
+        from modelyard.access import Fresh
+
+        section = Fresh(lambda: self.configuration.parsed("events"))
+        return lambda: section().get("webhook")
 
     def _client(self, name: str) -> ModelClient:
         from modelyard.deployment.client import ModelClient

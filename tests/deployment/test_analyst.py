@@ -138,15 +138,18 @@ def test_a_rolling_update_is_held_against_what_the_old_version_did_before() -> N
     assert scene.look().kind == "bad"
 
 
-def test_golden_requests_are_asked_once_a_step() -> None:
+def test_golden_requests_are_asked_before_anything_else() -> None:
     scene = Scene(canary(golden=(Expected({"inputs": []}, {"outputs": []}),)))
-    scene.reach()
     scene.look()
-    assert scene.asked == 1
-    scene.deployment = scene.deployment.advanced()
+    assert scene.asked == 0  # no replica is there yet
     scene.deployment = scene.deployment.reached(scene.now)
-    scene.wrong = "golden request 1: the answer has no 'outputs'"
-    assert scene.look() == Verdict("bad", scene.wrong)
+    assert scene.look().kind == "good"  # without any other request
+    scene.deployment = scene.deployment.advanced()
+    scene.reach()
+    assert scene.asked == 1
+    other = Scene(canary(golden=(Expected({"inputs": []}, {"outputs": []}),)))
+    other.deployment, other.wrong = other.deployment.reached(0.0), "golden request 1: it is 4"
+    assert other.look() == Verdict("bad", other.wrong)
 
 
 def test_what_can_not_be_judged_is_no_verdict() -> None:
@@ -156,7 +159,7 @@ def test_what_can_not_be_judged_is_no_verdict() -> None:
     assert scene.look() == Verdict("too_little", "it can't be judged: the gateway does not answer")
     scene.wrong = ""
     scene.look()
-    assert scene.look().kind == "too_little"
+    assert scene.look().kind == "good"
 
 
 def test_between_two_looks_the_verdict_stands() -> None:

@@ -17,7 +17,7 @@ from modelyard.deployment import canary
 from modelyard.deployment.canary import GOOD, NOT_JUDGED, Advance, Hold, Moment, Reach, Verdict
 from modelyard.deployment.outcomes import outcome
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Stop, plan
-from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Pause, Pin, Strategy
+from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Pause, Pin, Strategy
 
 from .builders import V1, V2, V3, V4
 
@@ -30,7 +30,7 @@ ROOMS = st.sampled_from([(1, 0), (2, 0), (0, 1), (1, 1), (0, 2)])  # surge, unav
 STEPS = st.lists(
     st.builds(CanaryStep, st.sampled_from([5, 30, 50, 80, 100]), st.sampled_from([0.0, 4.0, None])), max_size=3
 )
-ANALYSIS = st.sampled_from([None, Analysis(max_wait_s=5)])
+ANALYSIS = st.sampled_from([None, Analysis(max_wait_s=5), Analysis(max_wait_s=5, golden=(Expected({}, {}),))])
 
 
 @st.composite

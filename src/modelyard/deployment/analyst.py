@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from modelyard.deployment import canary
 from modelyard.deployment.analysis import Window, judge
-from modelyard.deployment.canary import NOT_JUDGED, Verdict
+from modelyard.deployment.canary import GOOD, NOT_JUDGED, Verdict
 from modelyard.deployment.client import ModelClient, message
 from modelyard.deployment.golden import difference
 from modelyard.errors import ModelyardError, Unavailable
@@ -79,13 +79,14 @@ class RolloutAnalyst:
             step.start = old
         if deployment.progress.since is None:
             return NOT_JUDGED
+        unseen = canary.step(deployment) == canary.UNSEEN
         if step.begin is None:
-            target = deployment.target
-            ref = ModelRef(model, target.version, digest=target.digest) if target else ModelRef(model)
-            if wrong := self.ask(ref, analysis.golden) if analysis.golden else "":
+            if wrong := self._wrong(model, deployment, analysis):
                 return Verdict("bad", wrong)
             step.begin, step.looks = (new, old), 0
-            return NOT_JUDGED
+            return GOOD if unseen else NOT_JUDGED
+        if unseen:
+            return GOOD
         did = new.since(step.begin[0])
         if canary.share_step(deployment):
             other = old.since(step.begin[1])
@@ -97,6 +98,13 @@ class RolloutAnalyst:
             return NOT_JUDGED
         step.looks += 1
         return judge(did, other, analysis, look=step.looks)
+
+    def _wrong(self, model: str, deployment: Deployment, analysis: Analysis) -> str:
+        """What is wrong with the answers to the golden requests, which are asked in a rollout's first step."""
+        target = deployment.target
+        if target is None or deployment.progress.step or not analysis.golden:
+            return ""
+        return self.ask(ModelRef(model, target.version, digest=target.digest), analysis.golden)
 
 
 def window(statistics: Statistics, served: Served) -> Window:

@@ -1,8 +1,8 @@
 """The steps of a rollout: which share of the requests the new version gets, and when the next step comes. Pure.
 
 A canary has the steps of its strategy. A rolling update that is analysed has one: the new version has all requests, the
-old one stays ready, and what it does is watched. Knows no replicas but their number, and nothing of how a verdict came
-about.
+old one stays ready, and what it does is watched. Where golden requests are known, another step comes first, in which
+the new version gets nothing else. Knows no replicas but their number, and nothing of how a verdict came about.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Verdict:
 
 GOOD = Verdict("good")
 NOT_JUDGED = Verdict("too_little", "it was not looked at yet")
+UNSEEN = CanaryStep(0, 0.0)  # the new version gets no requests yet but the golden ones, under its own name
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,10 @@ def steps(deployment: Deployment) -> tuple[CanaryStep, ...]:
     strategy = deployment.spec.strategy
     if not beside(deployment):
         return ()
+    first = (UNSEEN,) if strategy.analysis and strategy.analysis.golden and strategy.surge else ()
     if strategy.kind == "canary":
-        return strategy.steps
-    return (CanaryStep(100, strategy.keep_warm_s),) if strategy.analysis else ()
+        return (*first, *strategy.steps)
+    return (*first, CanaryStep(100, strategy.keep_warm_s)) if strategy.analysis else ()
 
 
 def beside(deployment: Deployment) -> bool:
@@ -83,7 +85,8 @@ def step(deployment: Deployment) -> CanaryStep | None:
 
 def share_step(deployment: Deployment) -> CanaryStep | None:
     """The step in which all old replicas stay and the share is the step's; None while replicas are replaced."""
-    return step(deployment) if deployment.spec.strategy.kind == "canary" else None
+    now = step(deployment)
+    return now if now and (deployment.spec.strategy.kind == "canary" or now == UNSEEN) else None
 
 
 def replicas(weight: int, count: int) -> int:
@@ -97,12 +100,11 @@ def share(deployment: Deployment, ready: int, count: int) -> int | None:
     It never shrinks from step to step, and a canary's is always a percentage: so who was led to the new version by a
     key stays there.
     """
-    found = steps(deployment)
-    if deployment.spec.strategy.kind != "canary" or not found:
-        return None
-    now = share_step(deployment)
-    carried = 100 * ready // count
-    return min(now.weight, carried) if now else min(100, max(found[-1].weight, carried))
+    now, found, carried = share_step(deployment), steps(deployment), 100 * ready // count
+    if now:
+        return min(now.weight, carried)
+    canary = deployment.spec.strategy.kind == "canary" and found
+    return min(100, max(found[-1].weight, carried)) if canary else None
 
 
 def warm(deployment: Deployment, now: float) -> bool:

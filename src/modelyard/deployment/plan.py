@@ -212,7 +212,7 @@ def _may_carry(old: Replica, deployment: Deployment) -> bool:
 
 def _warm(replica: Replica, deployment: Deployment, moment: Moment) -> bool:
     """Whether a replica out of traffic stays, so that the way back to its version is short."""
-    before = deployment.serving if deployment.under_way else next(iter(deployment.earlier), None)
+    before = deployment.serving if deployment.under_way else deployment.replaced
     ready = replica.state == "ready" and not replica.on_demand
     return ready and replica.pin == before and canary.warm(deployment, moment.now)
 

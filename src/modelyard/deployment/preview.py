@@ -134,8 +134,8 @@ def _waiting(world: _World) -> float | None:
     if not canary.warm(now, world.now):
         return None
     left = (now.switched or 0.0) + now.spec.strategy.keep_warm_s - world.now
-    if now.earlier and left >= 1:
-        world.words.append(f"keep the replicas of {now.earlier[0]} ready for {left:.0f} s")
+    if now.replaced and left >= 1:
+        world.words.append(f"keep the replicas of {now.replaced} ready for {left:.0f} s")
     return left
 
 
@@ -144,7 +144,7 @@ def _traffic(deployment: Deployment, counts: Counter[Pin], share: int | None) ->
         [(pin, count)] = counts.items()
         return f"{count} of {pin} {'gets' if count == 1 else 'get'} all requests"
     if share is not None:
-        return f"{deployment.target} gets {share} % of the requests"
+        return f"{deployment.target} gets {share} % of the requests" if share else ""
     return "requests go to " + " and ".join(f"{count} of {pin}" for pin, count in counts.items())
 
 
@@ -152,6 +152,8 @@ def _wait(deployment: Deployment) -> str:
     step, analysis = canary.step(deployment), deployment.spec.strategy.analysis
     if step is None:
         return ""
+    if step.weight == 0:
+        return f"ask {deployment.target} the golden requests; go back if an answer is wrong"
     how = "wait until somebody resumes" if step.pause_s is None else f"wait {step.pause_s:g} s"
     judged = f"; go on if {deployment.target} is no worse than {deployment.serving}, else go back" if analysis else ""
     return how + judged

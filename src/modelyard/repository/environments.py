@@ -6,7 +6,7 @@ Knows how a deployment's record changes; carrying it out is the deployment packa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -62,7 +62,7 @@ class Deployment:
     `serving` is what clients get, `target` what it should become; they differ while a rollout runs. `earlier` are the
     versions to roll back to, newest first. `spec` belongs to `target`, `serving_spec` to `serving`. `rollout` names the
     last change asked for, `outcome` and `reason` say how it went, `progress` how far it is. `switched`: when what
-    serves had taken over all requests, in seconds since the epoch.
+    serves had taken over all requests from `replaced`, in seconds since the epoch.
     """
 
     serving: Pin | None = None
@@ -76,6 +76,7 @@ class Deployment:
     serving_spec: DeploymentSpec | None = None
     progress: Progress = field(default_factory=Progress)
     switched: float | None = None
+    replaced: Pin | None = None
 
     @property
     def rolling(self) -> bool:
@@ -135,6 +136,7 @@ class Deployment:
             outcome="done",
             progress=Progress(),
             switched=self.progress.since or at,
+            replaced=self.serving if self.rolling else None,
         )
 
     def failed(self, reason: str) -> Deployment:
@@ -168,7 +170,7 @@ class Environment:
 
     def read(self) -> dict[str, Deployment]:
         entry = self._journal.read()
-        return self._parse(entry.state) if entry else {}
+        return self.parse(entry.state) if entry else {}
 
     def get(self, model: str) -> Deployment:
         """An empty one for a model that was never deployed here."""
@@ -182,19 +184,32 @@ class Environment:
         """The same for several models in one entry. Returns every model's deployment."""
 
         def whole(state: dict[str, Any]) -> dict[str, Any] | None:
-            now = self._parse({model: state[model] for model in decisions if model in state})
+            now = self.parse({model: state[model] for model in decisions if model in state})
             changed = {model: decide(now.get(model, Deployment())) for model, decide in decisions.items()}
             new = {m: _adapter.dump_python(d, mode="json") for m, d in changed.items() if d is not None}
             return state | new if new else None
 
         entry = self._journal.update(whole, by=by, why=why)
-        return self._parse(entry.state) if entry else {}
+        return self.parse(entry.state) if entry else {}
 
     def history(self) -> list[tuple[Entry, dict[str, Deployment]]]:
         """Every entry with what it holds, oldest first."""
-        return [(entry, self._parse(entry.state)) for entry in self._journal.history()]
+        return [(entry, self.parse(entry.state)) for entry in self._journal.history()]
 
-    def _parse(self, state: dict[str, Any]) -> dict[str, Deployment]:
+    def newest(self) -> Entry | None:
+        return self._journal.read()
+
+    def since(self, number: int) -> Iterator[tuple[Entry | None, Entry]]:
+        """Every entry after that one, oldest first, each with the one before it."""
+        newest = self._journal.read()
+        before = self._journal.entry(number) if number and newest and newest.number > number else None
+        for following in range(number + 1, newest.number + 1 if newest else 0):
+            entry = self._journal.entry(following)
+            yield before, entry
+            before = entry
+
+    def parse(self, state: Mapping[str, Any]) -> dict[str, Deployment]:
+        """The deployments that an entry holds. Raises IntegrityError."""
         try:
             return {model: _adapter.validate_python(value) for model, value in state.items()}
         except (ValidationError, InvalidInput) as error:

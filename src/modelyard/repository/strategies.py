@@ -39,7 +39,8 @@ class Analysis:
     `min_requests`: that each version must have answered before the new one can pass. `failure_margin`: how much larger
     its rate of failures may be. Its latency at `percentile` may be `latency_factor` times the old version's.
     `confidence`: of a judgement that it is worse. `interval_s`: between two looks. `max_wait_s`: how long a step waits
-    beyond its pause for enough requests before it is paused. `golden` is asked of the new version at every look.
+    beyond its pause for enough requests before it is paused. `golden` is asked of the new version before it gets any
+    other request, as long as there is room for a replica that gets none.
     """
 
     min_requests: int = 100
