@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -116,10 +117,11 @@ def test_abort_goes_back_to_what_serves() -> None:
 
 
 def test_where_nothing_is_under_way_there_is_nothing_to_do() -> None:
-    for change in (
+    changes: list[Callable[[Deployment], Deployment]] = [
         lambda now: promotion.pause(now, "digit", by="ann", why="", at=0.0),
         lambda now: promotion.resume(now, "digit"),
         lambda now: promotion.abort(now, "digit", by="ann", why=""),
-    ):
+    ]
+    for change in changes:
         with pytest.raises(Conflict, match="no rollout of digit is under way"):
             change(serving(V1))

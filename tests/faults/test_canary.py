@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from contextlib import suppress
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .machine import WIDTH, Machine, wait_for
 TWO_STEPS = RolloutOptions(steps="25,50", step_pause_s=0.5)
 BOUNDS = {"bounds": {"min_requests": 50, "interval_s": 0.5, "confidence": 0.95, "latency_factor": 3}}
 PROCESSES, PROMOTIONS = 8, 20
+_PAUSE_S = 0.5
 
 
 @pytest.fixture
@@ -121,10 +122,12 @@ def _race(folder: str, port: int, values: dict[str, str], model: str, turns: Any
             return
         version, done = (NEW, OLD)[turn % 2], None
         while done is None:
-            with suppress(Conflict):
+            try:
                 done = yard.deployments.promote_to_production(
                     model, version, rollout=RolloutOptions(keep_warm_s=60), force=True, reason="a race"
                 )
+            except Conflict:
+                time.sleep(_PAUSE_S)  # leaves the processors to the rollout that is under way
         promoted.put((version, str(done.target), done.rollout))
 
 
