@@ -24,6 +24,7 @@ from modelyard.store import Cache, Store, open_store
 if TYPE_CHECKING:
     from modelyard.access.access import Access
     from modelyard.deployment import DeploymentManager, LocalStatus
+    from modelyard.deployment.client import ModelClient
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
     from modelyard.deployment.targets.launch import Launch
@@ -173,10 +174,12 @@ class Yard:
         """What this machine can tell about the deployments of a store."""
         from modelyard.deployment import LocalStatus
         from modelyard.deployment.controller import running
+        from modelyard.deployment.targets.room import local_room
 
         folder = self.run_folder(store)
         local = self._local_target(folder)
-        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts)
+        room = partial(local_room, local)
+        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts, room)
 
     @cached_property
     def launching(self) -> Launching:
@@ -193,7 +196,9 @@ class Yard:
 
     def controller(self, companions: Sequence[Companion] = ()) -> Controller:
         """What `modelyard up` runs, with what runs beside it."""
+        from modelyard.deployment.analyst import RolloutAnalyst, golden_requests
         from modelyard.deployment.controller import Controller
+        from modelyard.deployment.events import Events
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
         from modelyard.deployment.rules import LatestRules
@@ -213,14 +218,28 @@ class Yard:
             tags=self.repository.version_tags,
             guard=self._guard(),
             rules=LatestRules(self.configuration.watch).read,
+            analyst=RolloutAnalyst(gateway.statistics, golden_requests(self._client)),
         )
-        return Controller(folder, reconciler, target, gateway, companions=companions)
+        events = Events(reconciler.environments, self._webhook(), folder)
+        return Controller(folder, reconciler, target, gateway, companions=[*companions, events])
 
     def gateway_statistics(self) -> Statistics:
         """What the gateway of this machine has counted. Raises Unavailable when it does not run."""
         from modelyard.gateway import Gateway
 
         return Gateway(self.run_folder(self.store) / "gateway", self.settings.gateway).statistics()
+
+    def _webhook(self) -> Callable[[], str | None]:
+        """Where events go, as the configuration says it now."""
+        from modelyard.access import Fresh
+
+        section = Fresh(lambda: self.configuration.parsed("events"))
+        return lambda: section().get("webhook")
+
+    def _client(self, name: str) -> ModelClient:
+        from modelyard.deployment.client import ModelClient
+
+        return ModelClient(self.settings.gateway.url, name, token=self.settings.token)
 
     def engine_of(self, ref: str) -> str:
         """The engine that runs a version here, else the one that would. Raises NotFound, InvalidInput."""

@@ -135,6 +135,26 @@ def test_without_a_target_deployments_are_records(yard: Cli, monkeypatch: pytest
     assert whys[0] == "promote good:v1.0.0, forced: first" and whys[2] == "roll back good to v1.0.0: worse"
 
 
+def test_promote_tells_before_it_does(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard("register", "model", "good:v1.1.0")
+    monkeypatch.setenv("MODELYARD_DEPLOYMENT__TARGET", "none")
+    yard("promote", "good:v1.0.0", "--force", "--reason", "first")
+    asked = ("promote", "good:v1.1.0", "--steps", "5,50:resume", "--no-analysis", "--dry-run")
+    told = yard(*asked).out.splitlines()
+    assert told[0] == "good:v1.1.0 in production, if everything goes well:"
+    assert told[3:6] == [
+        "  3. v1.1.0 gets 5 % of the requests",
+        "  4. wait 60 s",
+        "  5. v1.1.0 gets 50 % of the requests",
+    ]
+    assert told[-1] == "at most 2 replicas run, never fewer than 1 get requests"
+    assert yard(*asked, "--json").json["processes"] == 2
+    assert yard("show", "good:production", "--json").json["version"] == "v1.0.0"
+    refused(yard("promote", "good:v1.1.0", "--surge", "0", "--dry-run"), "give --surge 1 or --unavailable 1")
+    refused(yard("promote", "good", "--abort"), "no rollout of good is under way; see `modelyard status`")
+    assert yard("promote", "good", "--abort", "--pause").code == 2
+
+
 def test_import_finds_name_and_version_by_itself(yard: Cli, folder: Path) -> None:
     (folder / "My model!").mkdir()
     (folder / "My model!" / "config.json").write_text("{}")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modelyard.configuration import ConfigurationManager, sections
-from modelyard.configuration.sections import External, Mirror, RateLimit, RoutingRule, Variants
+from modelyard.configuration.sections import External, Mirror, RateLimit, Rollout, RoutingRule, Variants
 from modelyard.errors import InvalidInput
 from modelyard.store import Memory
 
@@ -21,8 +21,14 @@ GOOD: list[tuple[str, str, Any, Any]] = [
     ("routing", "digits", {"mirror": {"to": "digits:staging"}}, RoutingRule(mirror=Mirror(to="digits:staging"))),
     ("validation", "digits", {"name": "digits"}, {"name": "digits"}),
     ("validation", "task:text-generation", {"scanned": True}, {"scanned": True}),
+    ("events", "webhook", "https://hooks.example.com/m?team=a", "https://hooks.example.com/m?team=a"),
+    ("rollout", "*", {"strategy": "canary", "steps": "5,25:60,50:resume"}, None),
     ("our-own", "anything", {"at": ["all"]}, {"at": ["all"]}),
 ]
+UNEQUAL = {
+    "external": External(engine="torchserve", url="http://10.0.0.1:8080"),
+    "rollout": Rollout(strategy="canary", steps="5,25:60,50:resume"),
+}
 BAD: list[tuple[str, str, Any, str]] = [
     ("embeddings", "clustering", {"variants": {}}, "at least 1 item"),
     ("embeddings", "clustering", {"variants": {"a": 0, "b": 0}}, "one variant at least needs a weight above 0"),
@@ -39,6 +45,10 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("routing", "*", {}, "name"),
     ("validation", "digits", "suite.yaml", "write a JSON object"),
     ("validation", "two words", {}, "name"),
+    ("events", "webhook", "hooks.example.com", "write an address such as https://"),
+    ("events", "mail", "https://hooks.example.com", "has no 'mail'; set events webhook"),
+    ("rollout", "digits", {"steps": "a few"}, "steps: String should match"),
+    ("rollout", "digits", {"bounds": {"confidence": 1}}, "bounds.confidence: Input should be less than 1"),
 ]
 
 
@@ -46,7 +56,7 @@ BAD: list[tuple[str, str, Any, str]] = [
 def test_good_values_become_their_types(section: str, key: str, value: Any, expected: Any) -> None:
     manager = ConfigurationManager(Memory(), user="tester")
     manager.set_config(section, key, value)
-    expected = expected or External(engine="torchserve", url="http://10.0.0.1:8080")
+    expected = expected or UNEQUAL[section]
     assert manager.parsed(section)[key] == expected
     assert manager.get_config(section, key) == value
 
@@ -60,4 +70,6 @@ def test_bad_values_are_refused_when_they_are_set(section: str, key: str, value:
 
 
 def test_each_section_is_described() -> None:
-    assert sorted(sections.SECTIONS) == ["embeddings", "engines", "external", "rate-limits", "routing", "validation"]
+    assert sorted(sections.SECTIONS) == [
+        *("embeddings", "engines", "events", "external", "rate-limits", "rollout", "routing", "validation"),
+    ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from modelyard.deployment.plan import Replica
 from modelyard.refs import Digest, Version
-from modelyard.repository import Deployment, DeploymentSpec, Pin
+from modelyard.repository import Deployment, DeploymentSpec, Pin, Strategy
 
 
 def pin(number: int) -> Pin:
@@ -19,7 +19,7 @@ V1, V2, V3, V4 = (pin(number) for number in (1, 2, 3, 4))
 
 def serving(serves: Pin | None, target: Pin | None = None, *, replicas: int = 1, surge: int = 1) -> Deployment:
     """Serving one version; with a target, on the way to it in the rollout `now`."""
-    spec = DeploymentSpec(replicas, surge)
+    spec = DeploymentSpec(replicas, strategy=Strategy(surge=surge))
     if target is None:
         return Deployment(serving=serves, target=serves, spec=spec, rollout="before", outcome="done")
     return Deployment(serving=serves, target=target, spec=spec, rollout="now", outcome="running")

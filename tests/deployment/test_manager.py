@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from modelyard.configuration import ConfigurationManager
 from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.preflight import Room
+from modelyard.deployment.promotion import RolloutOptions
+from modelyard.deployment.rollout import describe
 from modelyard.deployment.validation import Check, Validation
 from modelyard.errors import (
     Conflict,
@@ -20,7 +24,15 @@ from modelyard.errors import (
     Unavailable,
     ValidationFailed,
 )
-from modelyard.repository import Deployment, Environment, EvidenceJournal, ModelRepository, ModelVersion
+from modelyard.repository import (
+    Deployment,
+    Environment,
+    EvidenceJournal,
+    ModelRepository,
+    ModelVersion,
+    Pause,
+    Strategy,
+)
 from modelyard.settings import DeploymentSettings, Settings
 from modelyard.store import Memory
 
@@ -47,7 +59,8 @@ class Bench:
         self.repository = repository
         settings = Settings(user="tester", deployment=DeploymentSettings(timeout_s=0.3))
         self.replicas: list[Replica] = []
-        local = LocalStatus(lambda: self.running, lambda: self.replicas, engine=engine_here)
+        self.room: Room | None = None
+        local = LocalStatus(lambda: self.running, lambda: self.replicas, engine=engine_here, room=lambda _: self.room)
         self.manager = DeploymentManager(repository, target=target, settings=settings, local=local)
 
     def promote(self, version: str, **options: Any) -> Deployment:
@@ -338,3 +351,62 @@ def test_waiting_tells_how_it_ended(bench: Bench, monkeypatch: pytest.MonkeyPatc
     then(lambda: None)
     with pytest.raises(RolloutFailed, match=r"not done after 0\.3 s; it goes on"):
         bench.manager.promote_to_production("digit", "v1.2.0", force=True, reason="a test")
+
+
+CANARY = RolloutOptions(steps="5,50:resume", step_pause_s=0.0)
+
+
+def test_a_promotion_takes_the_configured_strategy(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    ConfigurationManager(bench.repository.storage, user="tester").set_config("rollout", "digit", {"surge": 3})
+    assert bench.promote("v1.2.0", force=True, reason="a test").spec.strategy == Strategy(surge=3)
+
+
+def test_a_rollout_is_paused_resumed_and_aborted(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.promote("v1.2.0", force=True, reason="a test", rollout=CANARY)
+    bench.manager.pause("digit", reason="a look")
+    assert bench.why() == "pause the rollout of digit: a look"
+    [row] = bench.manager.status()
+    assert row.reason == "step 1 of 2: v1.2.0 is to get 5 % of the requests; paused: a look"
+    bench.manager.resume("digit")
+    assert bench.why() == "resume the rollout of digit"
+    aborted = bench.manager.abort("digit", reason="enough")
+    assert (str(aborted.target), aborted.outcome, aborted.reason) == ("v1.1.0", "failed", "tester aborted it: enough")
+    with pytest.raises(Conflict, match="no rollout of digit is under way"):
+        bench.manager.abort("digit")
+
+
+def test_waiting_ends_at_a_pause(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    asked = bench.promote("v1.2.0", force=True, reason="a test", rollout=CANARY)
+    journal, heard = bench.repository.environment("production"), list[str]()
+    journal.update("digit", lambda now: now.paused(Pause("step", "it says so", "me", 0.0)), by="me", why="at 5 %")
+    paused = bench.manager.wait("digit", asked, told=lambda now: heard.append(describe(now)))
+    assert paused.progress.pause
+    assert heard == ["step 1 of 2: v1.2.0 is to get 5 % of the requests; paused: it says so"]
+    journal.update("digit", lambda now: now.paused(Pause("analysis", "nobody asks", "me", 0.0)), by="me", why="held")
+    with pytest.raises(RolloutFailed, match=r"is paused: .*nobody asks; use `modelyard promote digit --resume` or"):
+        bench.manager.wait("digit", asked)
+
+
+def test_a_promotion_without_room_is_refused_before_it_begins(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.room = Room(100 * 2**20, 2**30, "by the size of its files", 10)
+    bench.stage("v1.2.0")
+    bench.validate("v1.2.0")
+    with pytest.raises(Refused, match=r"digit needs one more replica .* --surge 0 --unavailable 1"):
+        bench.promote("v1.2.0")
+    with pytest.raises(Refused, match="needs one more replica"):
+        bench.manager.preview("digit", "v1.2.0")
+    assert bench.repository.environment("production").get("digit").outcome == "done"
+    narrow = RolloutOptions(surge=0, unavailable=1)
+    assert bench.manager.preview("digit", "v1.2.0", rollout=narrow).least == 0
+    assert bench.promote("v1.2.0", rollout=narrow).outcome == "running"
+
+
+def test_a_rollback_is_no_canary(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.promote("v1.2.0", force=True, reason="a test", rollout=CANARY)
+    bench.carry_out()
+    assert bench.manager.rollback("digit", wait=False).spec.strategy == Strategy()

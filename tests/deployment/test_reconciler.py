@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modelyard.configuration.sections import Variants
+from modelyard.deployment.canary import GOOD, NOT_JUDGED, Verdict
 from modelyard.deployment.plan import Limits, Replica
 from modelyard.deployment.reconciler import Reconciler
 from modelyard.deployment.routing import Deployments
@@ -17,7 +18,16 @@ from modelyard.deployment.rules import Rules
 from modelyard.errors import InvalidInput, ModelyardError, StoreError, Unavailable
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
-from modelyard.repository import Deployment, Environment, Pin
+from modelyard.repository import (
+    Analysis,
+    CanaryStep,
+    Deployment,
+    DeploymentSpec,
+    Environment,
+    Pin,
+    Progress,
+    Strategy,
+)
 from modelyard.store import Memory
 
 from .builders import V1, V2, replica
@@ -137,6 +147,19 @@ class AtOnce(Executor):
                 future.set_exception(error)
 
 
+class Judge:
+    """Says what it is told to say."""
+
+    def __init__(self) -> None:
+        self.says = NOT_JUDGED
+
+    def verdict(self, environment: str, model: str, deployment: Deployment, now: float) -> Verdict:
+        assert (environment, model) == ("production", "digit")
+        assert now > 1000
+        assert deployment.spec.strategy.analysis
+        return self.says
+
+
 class Yard:
     """A reconciler in a world, and the journal it reads."""
 
@@ -148,6 +171,7 @@ class Yard:
         self.tags: dict[str, dict[str, str]] = {}
         self.rules = Rules()
         self.executor = AtOnce()
+        self.judge = Judge()
         self.reconciler = self.another()
 
     def another(self) -> Reconciler:
@@ -161,10 +185,22 @@ class Yard:
             tags=lambda model: self.tags.get(model, {}),
             rules=lambda: self.rules,
             executor=self.executor,
+            analyst=self.judge,
+            wall=lambda: 1000.0 + self.world.now,
         )
 
-    def ask(self, pin: Pin | None, model: str = "digit") -> None:
-        self.production.update(model, lambda old: old.ask(pin), by="somebody", why="a wish")
+    def ask(self, pin: Pin | None, model: str = "digit", strategy: Strategy | None = None) -> None:
+        spec = DeploymentSpec(strategy=strategy) if strategy else None
+        self.production.update(model, lambda old: old.ask(pin, spec=spec), by="somebody", why="a wish")
+
+    def weights(self) -> dict[str, int]:
+        """Version → its part of the requests to `digit`."""
+        [route] = [route for route in self.world.table.routes if "digit" in route.names]
+        labels = {self.world.table.backend(backend).label: weight for backend, weight in route.weights}
+        return {label.partition("@")[0].partition(":")[2]: weight for label, weight in labels.items()}
+
+    def whys(self, count: int) -> list[str]:
+        return [entry.why for entry, _ in self.production.history()[-count:]]
 
     def ticks(self, count: int = 1) -> list[str]:
         """What was done in so many rounds."""
@@ -201,6 +237,80 @@ def test_a_rollout_moves_the_traffic_before_it_stops_anything(yard: Yard) -> Non
     assert (entries[-1][0].by, entries[-1][0].why) == ("reconciler", "digit: v1.2.0 serves")
     assert yard.ticks() == ["route"]  # the old one is gone from the table
     assert yard.ticks(3) == []
+
+
+CANARY = Strategy("canary", steps=(CanaryStep(10, 5), CanaryStep(50, 5)), analysis=Analysis(max_wait_s=30))
+
+
+def test_a_canary_goes_step_by_step_and_each_is_one_entry(yard: Yard) -> None:
+    yard.ask(V2, strategy=CANARY)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks(2)
+    assert yard.weights() == {"v1.1.0": 9000, "v1.2.0": 1000}
+    yard.ticks(20)
+    assert yard.get().progress == Progress(0, yard.get().progress.since)  # nobody has judged it yet
+    yard.reconciler = yard.another()  # whoever comes later goes on
+    yard.judge.says = GOOD
+    yard.ticks(3)
+    assert yard.weights() == {"v1.1.0": 5000, "v1.2.0": 5000}
+    assert "stop digit0" in yard.ticks(12)
+    assert yard.get().serving == V2
+    assert yard.whys(5) == [
+        "digit: v1.2.0 gets 10 % of the requests, for 5 s",
+        "digit: step 1 of 2 (10 %) is passed; next 50 %",
+        "digit: v1.2.0 gets 50 % of the requests, for 5 s",
+        "digit: step 2 of 2 (50 %) is passed; v1.2.0 takes over",
+        "digit: v1.2.0 serves",
+    ]
+
+
+def test_a_canary_that_is_worse_goes_back_with_the_reason(yard: Yard) -> None:
+    yard.ask(V2, strategy=CANARY)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks(2)
+    yard.judge.says = Verdict("bad", "it is slow")
+    assert yard.ticks(4) == ["route", "stop digit1", "route"]
+    assert yard.weights() == {"v1.1.0": 1}
+    assert (yard.get().serving, yard.get().outcome) == (V1, "failed")
+    assert yard.whys(1) == ["digit: went back: v1.2.0 is worse than v1.1.0: it is slow"]
+
+
+def test_what_nobody_can_judge_is_paused_until_it_is_resumed(yard: Yard) -> None:
+    yard.ask(V2, strategy=CANARY)
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.judge.says = Verdict("too_little", "nobody asks")
+    yard.ticks(60)
+    pause = yard.get().progress.pause
+    assert pause
+    assert (pause.cause, pause.by) == ("analysis", "reconciler")
+    assert pause.why.endswith("s nobody asks")
+    yard.production.update("digit", lambda now: now.resumed(), by="somebody", why="resume")
+    yard.ticks(3)
+    assert yard.get().progress.step == 1
+
+
+def test_the_way_back_to_what_is_kept_warm_starts_nothing(yard: Yard) -> None:
+    yard.ask(V2, strategy=Strategy(keep_warm_s=60))
+    yard.ticks()
+    yard.world.ready("digit1")
+    assert "stop digit0" not in yard.ticks(30)
+    assert yard.get().outcome == "done"
+    yard.ask(V1, strategy=Strategy())
+    assert yard.ticks() == ["route"]
+    assert yard.weights() == {"v1.1.0": 1}
+    assert yard.ticks(3) == ["stop digit1", "route"]
+    assert yard.get().serving == V1
+
+
+def test_what_was_kept_warm_ends_when_its_time_is_over(yard: Yard) -> None:
+    yard.ask(V2, strategy=Strategy(keep_warm_s=60))
+    yard.ticks()
+    yard.world.ready("digit1")
+    yard.ticks(10)
+    assert yard.ticks(60) == ["stop digit0", "route"]
 
 
 def test_what_is_in_hand_is_waited_for(yard: Yard) -> None:

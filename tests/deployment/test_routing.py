@@ -4,7 +4,7 @@ from modelyard.deployment.routing import route_table
 from modelyard.gateway.routes import Endpoint, RouteTable
 from modelyard.repository import Deployment
 
-from .builders import V1, V2, replica, serving
+from .builders import V1, V2, V3, replica, serving
 
 
 def names(table: RouteTable) -> dict[str, dict[str, int]]:
@@ -74,3 +74,39 @@ def test_versions_in_an_engine_that_runs_on_its_own() -> None:
         (backend,) = route_table(deployments, replicas, frozenset(routed)).backends
         assert backend.endpoints == (Endpoint("10.0.0.7", 11434, draining),)
         assert backend.internal_name == "modelyard/digit:1"
+
+
+def test_a_share_of_its_own_is_the_last_part_of_an_unchanging_sum() -> None:
+    """So the keys that lead to the new version are among those that lead to it with any larger share."""
+    replicas = [replica("a", V1), replica("b", V1), replica("c", V2)]
+    deployments, routed = {"production": {"digit": serving(V1, V2, replicas=2)}}, frozenset("abc")
+    for share in (5, 25, 80):
+        table = route_table(deployments, replicas, routed, shares={("production", "digit"): share})
+        assert list(names(table)["digit"].items()) == [("v1.1.0", 10_000 - 100 * share), ("v1.2.0", 100 * share)]
+        assert names(table)["digit:v1.2.0"] == {"v1.2.0": 1}
+
+
+def test_without_a_share_a_version_is_reached_by_its_own_name() -> None:
+    replicas = [replica("a", V1), replica("c", V2)]
+    deployments = {"production": {"digit": serving(V1, V2)}}
+    table = route_table(deployments, replicas, frozenset("ac"), shares={("production", "digit"): 0})
+    assert names(table)["digit"] == {"v1.1.0": 10_000}
+    assert names(table)["digit:v1.2.0"] == {"v1.2.0": 1}
+    assert all(backend.ready for backend in table.backends)
+
+
+def test_several_old_versions_share_what_is_left() -> None:
+    replicas = [replica("a", V1), replica("b", V1), replica("d", V3), replica("c", V2)]
+    deployments = {"production": {"digit": serving(V1, V2, replicas=3)}}
+    table = route_table(deployments, replicas, frozenset("abcd"), shares={("production", "digit"): 10})
+    found = names(table)["digit"]
+    assert sum(found.values()) == 10_000
+    assert found == {"v1.1.0": 6000, "v1.3.0": 3000, "v1.2.0": 1000}
+
+
+def test_a_share_without_anybody_to_share_with_is_none() -> None:
+    deployments = {"production": {"digit": serving(V1, V2)}}
+    for there in ([replica("a", V1)], [replica("c", V2)], []):
+        routed = frozenset(r.id for r in there)
+        table = route_table(deployments, there, routed, shares={("production", "digit"): 10})
+        assert list(names(table)["digit"].values()) == [1]

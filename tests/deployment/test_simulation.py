@@ -1,7 +1,7 @@
 """The plan on a world that does what it likes: replicas crash, supervisors are killed, wishes change.
 
 The world's gateway confirms one tick late, and until then may do the one or the other. Its pool holds the versions that
-serve on demand, loads others when it is asked to, and crashes, too.
+serve on demand, loads others when it is asked to, and crashes, too. Rollouts are judged, paused, resumed and aborted.
 """
 
 from __future__ import annotations
@@ -9,19 +9,41 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from modelyard.deployment import canary
+from modelyard.deployment.canary import GOOD, NOT_JUDGED, Advance, Hold, Moment, Reach, Verdict
+from modelyard.deployment.outcomes import outcome
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Stop, plan
-from modelyard.repository import Deployment, DeploymentSpec, Pin
+from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Pause, Pin, Strategy
 
 from .builders import V1, V2, V3, V4
 
 LIMITS = Limits(ready_s=10, drain_s=5)
 CRASHES_ON_START, NEVER_READY = V3, V4
 LOADS_IN_S, STOPS_IN_S = 3, 2
-CALM_S = 200  # enough for two replicas that never get ready, and for the longest backoff
+CALM_S = 250  # enough for two replicas that never get ready, for the longest backoff, and for all steps
+BAD = Verdict("bad", "it fails more often")
+ROOMS = st.sampled_from([(1, 0), (2, 0), (0, 1), (1, 1), (0, 2)])  # surge, unavailable
+STEPS = st.lists(
+    st.builds(CanaryStep, st.sampled_from([5, 30, 50, 80, 100]), st.sampled_from([0.0, 4.0, None])), max_size=3
+)
+ANALYSIS = st.sampled_from([None, Analysis(max_wait_s=5), Analysis(max_wait_s=5, golden=(Expected({}, {}),))])
+
+
+@st.composite
+def strategies(draw: st.DrawFn) -> Strategy:
+    surge, unavailable = draw(ROOMS)
+    warm, analysis = draw(st.sampled_from([0.0, 8.0])), draw(ANALYSIS)
+    if draw(st.booleans()):
+        steps = tuple(sorted(draw(STEPS), key=lambda step: step.weight))
+        return Strategy("canary", max(surge, 1), unavailable, steps, analysis, warm)
+    return Strategy("rolling", surge, unavailable, (), analysis, warm)
+
+
+SPECS = st.builds(DeploymentSpec, st.integers(1, 3), st.sampled_from([None, None, 0]), strategies())
 
 
 @dataclass
@@ -46,6 +68,8 @@ class World:
     known: frozenset[str] = frozenset()
     unrouted: dict[str, int] = field(default_factory=dict)
     names: itertools.count[int] = field(default_factory=itertools.count)
+    verdict: Verdict = NOT_JUDGED
+    share: int | None = None
 
     def in_traffic(self) -> set[str]:
         """Who may get a request now."""
@@ -59,9 +83,9 @@ class World:
         self._live()
         self._hold()
         self._confirm()
-        decided = plan(self.deployment, self._look(), LIMITS)
+        decided = plan(self.deployment, self._look(), LIMITS, Moment(float(self.now), self.verdict))
         self._check(decided)
-        self.asked = decided.routed
+        self.asked, self.share = decided.routed, decided.share
         for step in decided.steps:
             self._do(step)
 
@@ -117,13 +141,17 @@ class World:
         ]
 
     def _check(self, decided: Plan) -> None:
-        count = count_of(self.deployment)
-        alive = [p for p in self.processes.values() if p.state in ("starting", "ready") and not p.on_demand]
+        count, strategy = count_of(self.deployment), self.deployment.spec.strategy
         starts = sum(isinstance(step, Start) and not step.on_demand for step in decided.steps)
-        assert not starts or len(alive) + starts <= count + self.deployment.spec.surge
+        assert not starts or self._processes(decided) + starts <= self._most()
         before = {name for name in self.asked if name in self.processes and self.ready(name)}
         assert all(self.ready(name) for name in decided.routed)
-        assert len(decided.routed) >= min(len(before), count)
+        assert len(decided.routed) >= min(len(before), count - strategy.unavailable)
+        if canary.share_step(self.deployment):  # all that served goes on, or is replaced one for one
+            served = {name for name in before if self.processes[name].pin == self.deployment.serving}
+            spec = self.deployment.serving_spec or self.deployment.spec
+            assert len(decided.routed) >= min(len(served), spec.replicas)
+            self._check_share(decided, count)
         for step in decided.steps:
             if isinstance(step, Stop) and self.processes[step.replica].state == "ready":
                 assert step.replica not in self.gateway | decided.routed
@@ -135,8 +163,34 @@ class World:
                 wanted = (self.deployment.target, self.deployment.spec.on_demand)
                 assert all((self.processes[n].pin, self.processes[n].on_demand) == wanted for n in serves)
 
+    def _check_share(self, decided: Plan, count: int) -> None:
+        """No new replica gets more of the requests than one of `count` would, and none beyond the step's share."""
+        step = canary.share_step(self.deployment)
+        ready = sum(self.processes[name].pin == self.deployment.target for name in decided.routed)
+        assert step
+        assert decided.share is not None
+        assert decided.share <= min(step.weight, 100 * ready / count)
+
+    def _processes(self, decided: Plan) -> int:
+        """Those that are kept warm not counted."""
+        living = {n: p for n, p in self.processes.items() if p.state in ("starting", "ready") and not p.on_demand}
+        warm = canary.warm(self.deployment, self.now)
+        old = {n for n, p in living.items() if p.pin == self.deployment.serving and p.state == "ready"}
+        return len(living.keys() - (old - decided.routed if warm and self.deployment.rolling else set()))
+
+    def _most(self) -> int:
+        spec, step = self.deployment.spec, canary.share_step(self.deployment)
+        if step is None:
+            return count_of(self.deployment) + spec.surge
+        old = (self.deployment.serving_spec or spec).replicas
+        return max(old, spec.replicas) + max(spec.surge, canary.replicas(step.weight, spec.replicas))
+
     def _do(self, step: object) -> None:
         match step:
+            case Finish() | Fail() | Reach() | Advance() | Hold():
+                found = outcome(step, self.deployment, at=float(self.now), by="world")
+                assert found.why
+                self.deployment = found.new
             case Start(pin, on_demand):
                 pooled = [p.pin for p in self.processes.values() if p.on_demand and p.state in ("starting", "ready")]
                 assert not on_demand or pin not in pooled
@@ -151,10 +205,6 @@ class World:
                 self.move(name, "stopping")
             case GiveUp(name):
                 self.move(name, "exited")
-            case Finish():
-                self.deployment = self.deployment.finished()
-            case Fail(reason):
-                self.deployment = self.deployment.failed(reason)
 
 
 def count_of(deployment: Deployment) -> int:
@@ -164,24 +214,35 @@ def count_of(deployment: Deployment) -> int:
 
 
 class Rollouts(RuleBasedStateMachine):
-    @initialize(serves=st.sampled_from([None, V1]), replicas=st.integers(1, 3), least=st.sampled_from([None, 0]))
-    def begin(self, serves: Pin | None, replicas: int, least: int | None) -> None:
+    @initialize(serves=st.sampled_from([None, V1, V1]), spec=SPECS, wish=st.sampled_from([None, V2, V2]), new=SPECS)
+    def begin(self, serves: Pin | None, spec: DeploymentSpec, wish: Pin | None, new: DeploymentSpec) -> None:
         self.world = World()
         if serves:
-            spec = DeploymentSpec(replicas, min_replicas=least)
             self.world.deployment = Deployment().ask(serves, spec=spec).finished()
+        if wish:
+            self.world.deployment = self.world.deployment.ask(wish, spec=new)
 
-    @rule(
-        wish=st.sampled_from([V1, V2, CRASHES_ON_START, NEVER_READY, None]),
-        spec=st.builds(DeploymentSpec, st.integers(1, 3), st.integers(1, 2), st.sampled_from([None, 0])),
-    )
+    @rule(wish=st.sampled_from([V1, V2, V2, CRASHES_ON_START, NEVER_READY, None]), spec=SPECS)
     def ask(self, wish: Pin | None, spec: DeploymentSpec) -> None:
         self.world.deployment = self.world.deployment.ask(wish, spec=spec)
 
-    @rule(ticks=st.integers(1, 6))
+    @rule(ticks=st.sampled_from([1, 2, 3, 6, 12]))
     def go_on(self, ticks: int) -> None:
         for _ in range(ticks):
             self.world.tick()
+
+    @rule(verdict=st.sampled_from([GOOD, GOOD, NOT_JUDGED, BAD]))
+    def judge(self, verdict: Verdict) -> None:
+        self.world.verdict = verdict
+
+    @precondition(lambda self: self.world.deployment.under_way)
+    @rule(what=st.sampled_from(["pause", "resume", "resume", "abort"]))
+    def intervene(self, what: str) -> None:
+        now = self.world.deployment
+        pause = Pause("asked", "a look", "somebody", float(self.world.now))
+        self.world.deployment = (
+            now.paused(pause) if what == "pause" else now.resumed() if what == "resume" else now.failed("aborted")
+        )
 
     @precondition(lambda self: self.world.processes)
     @rule(data=st.data())
@@ -229,6 +290,8 @@ class Rollouts(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for _ in range(CALM_S):
+            if self.world.deployment.progress.pause:
+                self.world.deployment = self.world.deployment.resumed()
             self.world.tick()
         deployment = self.world.deployment
         count = count_of(deployment)
@@ -242,3 +305,30 @@ class Rollouts(RuleBasedStateMachine):
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(max_examples=400, stateful_step_count=25, deadline=None)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    replicas=st.integers(1, 3),
+    strategy=strategies(),
+    kills=st.sets(st.integers(0, 60)),
+    verdict=st.sampled_from([GOOD, BAD]),
+)
+def test_a_rollout_ends_as_it_is_judged_however_often_its_reconciler_is_killed(
+    replicas: int, strategy: Strategy, kills: set[int], verdict: Verdict
+) -> None:
+    serves = Deployment().ask(V1, spec=DeploymentSpec(replicas)).finished()
+    world = World(serves.ask(V2, spec=DeploymentSpec(replicas, strategy=strategy)), verdict=verdict)
+    judged = bool(canary.steps(world.deployment)) and strategy.analysis is not None
+    share = 0
+    for tick in range(CALM_S):
+        if tick in kills:
+            world.lose_supervisor()
+        if world.deployment.progress.pause:
+            world.deployment = world.deployment.resumed()
+        world.tick()
+        if world.deployment.under_way:
+            assert (world.share or share) >= share  # nobody who was led to the new version is led back
+            share = world.share or share
+    expected = (V1, "failed") if judged and verdict is BAD else (V2, "done")
+    assert (world.deployment.serving, world.deployment.outcome) == expected

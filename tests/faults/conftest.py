@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from .load import factor
-from .machine import SIGNATURE, Machine, save_onnx, save_torchscript
+from .machine import SIGNATURE, Machine, save_onnx, save_slow, save_torchscript
 from .proxy import FaultyProxy
 
-OLD, NEW, BROKEN = "v1.1.0", "v1.2.0", "v1.3.0"
+OLD, NEW, BROKEN, WRONG, SLOW = "v1.1.0", "v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0"
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +22,14 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         OLD: save_onnx(folder / "model.onnx", factor(OLD)),
         NEW: save_torchscript(folder / "model.pt", factor(NEW)),
         BROKEN: save_torchscript(folder / "broken.pt", factor(BROKEN), broken=True),
+        WRONG: save_torchscript(folder / "wrong.pt", factor(WRONG) + 1),
+        SLOW: save_slow(folder / "slow", factor(SLOW)),
     }
 
 
 @pytest.fixture
 def machine(tmp_path: Path, artifacts: dict[str, Path]) -> Iterator[Machine]:
-    """Registered are OLD, NEW and BROKEN; nothing runs yet."""
+    """Registered are OLD, NEW, BROKEN, WRONG and SLOW; nothing runs yet."""
     machine = Machine(tmp_path)
     for version, artifact in artifacts.items():
         machine.register(version, artifact, SIGNATURE)

@@ -17,7 +17,9 @@ from typing import Any
 
 import psutil
 
+from modelyard.deployment import Suite
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.promotion import AS_CONFIGURED, RolloutOptions
 from modelyard.repository import Deployment
 from modelyard.settings import GatewaySettings, load_settings
 from modelyard.store import LocalDisk
@@ -38,9 +40,9 @@ class Machine:
         self.model = f"m{uuid.uuid4().hex[:10]}"
         self.up: subprocess.Popen[bytes] | None = None
         store = LocalDisk(folder / "store")
-        self._values = {"store": store.url, "cache": str(folder / "cache"), "state": str(folder / "state")}
-        self._values["user"] = "tester"
-        self.yard = Yard(load_settings(folder, gateway=GatewaySettings(port=self.port), **self._values))
+        self.values = {"store": store.url, "cache": str(folder / "cache"), "state": str(folder / "state")}
+        self.values["user"] = "tester"
+        self.yard = Yard(load_settings(folder, gateway=GatewaySettings(port=self.port), **self.values))
         self.run_folder = self.yard.run_folder(store)
 
     def register(self, version: str, artifact: Path, metadata: dict[str, Any] | None = None) -> None:
@@ -77,7 +79,14 @@ class Machine:
         self.up.send_signal(signal.SIGSTOP)
 
     def promote(
-        self, version: str, *, replicas: int | None = None, min_replicas: int | None = None, wait: bool = True
+        self,
+        version: str,
+        *,
+        replicas: int | None = None,
+        min_replicas: int | None = None,
+        rollout: RolloutOptions = AS_CONFIGURED,
+        suite: Suite | None = None,
+        wait: bool = True,
     ) -> Deployment:
         """Without validation, which has tests of its own."""
         return self.yard.deployments.promote_to_production(
@@ -85,6 +94,8 @@ class Machine:
             version,
             replicas=replicas,
             min_replicas=min_replicas,
+            rollout=rollout,
+            suite=suite,
             wait=wait,
             force=True,
             reason="a test",
@@ -136,8 +147,9 @@ class Machine:
 
     @property
     def _environ(self) -> dict[str, str]:
-        own = {f"MODELYARD_{key.upper()}": value for key, value in self._values.items()}
-        return os.environ | own | {"MODELYARD_GATEWAY__PORT": str(self.port), "MODELYARD_API__PORT": str(self.api_port)}
+        own = {f"MODELYARD_{key.upper()}": value for key, value in self.values.items()}
+        own |= {"MODELYARD_GATEWAY__PORT": str(self.port), "MODELYARD_API__PORT": str(self.api_port)}
+        return os.environ | own | {"MODELYARD_SERVING__TRUST_CODE": json.dumps([self.model])}
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
@@ -193,3 +205,16 @@ def save_torchscript(path: Path, factor: float, *, broken: bool = False) -> Path
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(Model(factor, broken)).save(str(path))
     return path
+
+
+def save_slow(folder: Path, factor: float) -> Path:
+    """y = factor · x, after a second."""
+    folder.mkdir()
+    (folder / "handler.py").write_text(
+        "import time\n\n\n"
+        "class Slow:\n"
+        "    def setup(self, folder):\n        pass\n\n"
+        "    def predict(self, inputs):\n        time.sleep(1)\n"
+        f"        return {{'y': inputs['x'] * {factor}}}\n"
+    )
+    return folder

@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.errors import IntegrityError
 from modelyard.refs import Digest, Version
-from modelyard.repository import Deployment, DeploymentSpec, Environment, Pin
+from modelyard.repository import CanaryStep, Deployment, DeploymentSpec, Environment, Pause, Pin, Strategy
 from modelyard.store import Memory, Store
 
 A, B, C = (Pin(Version(1, minor, 0), Digest(f"sha256:{minor:064x}")) for minor in range(3))
@@ -86,7 +86,7 @@ def test_an_environment_keeps_what_was_written(store: Store) -> None:
     environment = Environment(store, "staging")
     assert environment.read() == {}
     assert environment.get("digits") == Deployment()
-    spec = DeploymentSpec(replicas=2, surge=3)
+    spec = DeploymentSpec(replicas=2, strategy=Strategy(surge=3, steps=(CanaryStep(5, 60), CanaryStep(50))))
     asked = environment.update("digits", lambda old: old.ask(A, spec=spec, evidence="e"), by="me", why="stage")
     environment.update("ns/other", lambda old: old.ask(B), by="me", why="stage")
     done = environment.update("digits", lambda old: old.finished(), by="reconciler", why="ready")
@@ -117,3 +117,37 @@ def test_a_record_nobody_can_read_is_named() -> None:
     store.put_json(entry, "deployments/staging/999999999998.json")
     with pytest.raises(IntegrityError, match="deployments/staging can't be read"):
         Environment(store, "staging").read()
+
+
+def test_entries_since_one_each_with_the_one_before() -> None:
+    environment = Environment(Memory(), "production")
+    assert environment.newest() is None
+    assert list(environment.since(0)) == []
+    for pin in (A, B, A):
+        environment.update("digits", lambda old, pin=pin: old.ask(pin), by="me", why="x")  # type: ignore[misc]
+    entries = [entry for entry, _ in environment.history()]
+    assert list(environment.since(0)) == [(None, entries[0]), (entries[0], entries[1]), (entries[1], entries[2])]
+    assert list(environment.since(2)) == [(entries[1], entries[2])]
+    assert list(environment.since(3)) == []
+    assert environment.newest() == entries[2]
+
+
+def test_how_far_a_rollout_is() -> None:
+    spec = DeploymentSpec(strategy=Strategy("canary", 0, 1, (CanaryStep(5, 60),), keep_warm_s=60))
+    asked = Deployment().ask(A).finished().ask(B, spec=spec)
+    assert asked.under_way
+    paused = asked.reached(7.0).paused(Pause("asked", "a look", "ann", 8.0))
+    assert paused.resumed().progress == asked.reached(7.0).progress
+    assert asked.paused(Pause("analysis", "too few", "reconciler", 8.0)).resumed().progress.released
+    assert paused.advanced().progress.step == 1
+    done = asked.reached(7.0).finished(9.0)
+    assert (done.switched, done.replaced, done.progress.step, done.under_way) == (7.0, A, 0, False)
+    assert asked.finished(9.0).switched == 9.0
+    back = asked.failed("worse")
+    assert (back.target, back.spec.strategy, back.switched) == (A, spec.strategy, None)
+
+
+def test_entries_written_before_there_were_strategies_can_be_read() -> None:
+    environment = Environment(Memory(), "production")
+    old = {"serving": None, "target": None, "spec": {"replicas": 2, "surge": 1, "min_replicas": None}, "outcome": ""}
+    assert environment.parse({"digits": old})["digits"].spec == DeploymentSpec(2)

@@ -19,6 +19,7 @@ from modelyard.cli import (
     importing,
     lifecycle,
     predicting,
+    promoting,
     repository,
     running,
     safety,
@@ -49,6 +50,7 @@ for group in (
     predicting,
     validating,
     deployment,
+    promoting,
     tokens,
 ):
     group.add_to(app)

@@ -1,4 +1,4 @@
-"""Commands of deployment: stage, promote, rollback, undeploy, status, logs, up."""
+"""Commands of deployment: stage, undeploy, status, logs, up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rol
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (stage, promote, rollback, undeploy, status, logs, up):
+    for command in (stage, undeploy, status, logs, up):
         app.command()(command)
 
 
@@ -47,37 +47,6 @@ def stage(
     yard, (name, version) = yard_of(context), named_version(context, ref)
     yard.deployments.deploy_to_staging(name, version, replicas=replicas, min_replicas=min_replicas, wait=wait)
     print(f"{name}:{version} {'serves' if wait else 'is asked for'} in staging")
-
-
-def promote(
-    context: typer.Context,
-    ref: Reference,
-    suite: SuiteFile = None,
-    replicas: Replicas = None,
-    min_replicas: MinReplicas = None,
-    force: Annotated[bool, typer.Option("--force", help="Without evidence; needs --reason.")] = False,
-    reason: Reason = "",
-    wait: Wait = True,
-) -> None:
-    """Roll a validated version out to production, without downtime."""
-    yard, (name, version) = yard_of(context), named_version(context, ref)
-    yard.deployments.promote_to_production(
-        name,
-        version,
-        suite=suite_in(suite),
-        replicas=replicas,
-        min_replicas=min_replicas,
-        force=force,
-        reason=reason,
-        wait=wait,
-    )
-    print(f"{name}:{version} {'serves' if wait else 'is asked for'} in production")
-
-
-def rollback(context: typer.Context, name: Name, reason: Reason = "", wait: Wait = True) -> None:
-    """Go back to the version that served production before."""
-    done = yard_of(context).deployments.rollback(name, reason=reason, wait=wait)
-    print(f"{name}:{done.target} {'serves' if wait else 'is asked for'} in production")
 
 
 def undeploy(

@@ -75,12 +75,45 @@ class Variants(_Value):
         return self
 
 
+class RolloutAnalysis(_Value):
+    """What a new version is held against while it takes over."""
+
+    min_requests: int = Field(100, ge=10, description="that each version must have answered before the new one passes")
+    failure_margin: float = Field(0.01, ge=0, lt=1, description="how much larger the rate of failures may be")
+    percentile: float = Field(0.95, gt=0, lt=1, description="of the latency that is compared")
+    latency_factor: float = Field(1.5, ge=1, description="how many times the old version's that may be")
+    confidence: float = Field(0.99, ge=0.5, lt=1, description="of a judgement that the new version is worse")
+    interval_s: float = Field(5, ge=0.5, description="between two looks")
+    max_wait_s: float = Field(900, ge=0, description="how long a step waits for enough requests; then it is paused")
+
+
+class Rollout(_Value):
+    """How a new version of a model takes over in production, where `promote` does not say it."""
+
+    strategy: Literal["rolling", "canary"] = "rolling"
+    steps: str = Field(
+        "5,25,50",
+        pattern=r"^[0-9]+(:[^,]+)?(,[0-9]+(:[^,]+)?)*$",
+        description="of a canary: percentages, each with its seconds or `resume`, such as `5,25:600,50:resume`",
+    )
+    step_pause_s: float = Field(60, ge=0, description="how long a step takes at least that has no seconds of its own")
+    surge: int = Field(1, ge=0, le=64, description="replicas that run beyond those wanted at most")
+    unavailable: int = Field(0, ge=0, le=64, description="replicas that may be missing meanwhile")
+    keep_warm_s: float = Field(0, ge=0, description="how long old replicas stay ready after the switch")
+    analysis: bool | None = Field(None, description="None: for a canary, not for a rolling update")
+    bounds: RolloutAnalysis = Field(default_factory=RolloutAnalysis, description="of the analysis")
+
+
+Webhook = Annotated[str, Field(pattern=r"^https?://[^/\s@]+(/\S*)?$")]
+
 # section → the type of its values
 SECTIONS: dict[str, TypeAdapter[Any]] = {
     "embeddings": TypeAdapter(Variants),  # key: a task, such as semantic-search; `_` is taken as `-`
     "engines": TypeAdapter(EngineName),  # key: a model's name
+    "events": TypeAdapter(Webhook),  # key: webhook, an address that every change of a deployment is sent to
     "external": TypeAdapter(External),  # key: a model's name at the gateway
     "rate-limits": TypeAdapter(RateLimit),  # key: a model's name, or ANY_MODEL
+    "rollout": TypeAdapter(Rollout),  # key: a model's name, or ANY_MODEL
     "routing": TypeAdapter(RoutingRule),  # key: a model's name
     "validation": TypeAdapter(dict[str, JsonValue]),  # key: a model's name, or TASK and one; a suite, read elsewhere
 }
@@ -96,6 +129,8 @@ def parse(section: str, key: str, value: Any) -> Any:
     adapter = SECTIONS.get(section)
     if adapter is None:
         return value
+    if section == "events" and key != "webhook":
+        raise InvalidInput(f"the configuration section events has no {key!r}", remedy="set events webhook")
     try:
         parsed = adapter.validate_python(value)
     except ValidationError as error:
@@ -110,6 +145,8 @@ def _remedy(adapter: TypeAdapter[Any]) -> str:
     schema = adapter.json_schema()
     if keys := schema.get("properties"):
         return f"write a JSON object with some of {', '.join(keys)}"
+    if "pattern" in schema:
+        return "write an address such as https://hooks.example.com/modelyard"
     return f"use one of {', '.join(schema['enum'])}" if "enum" in schema else "write a JSON object"
 
 
@@ -117,9 +154,11 @@ def _refs(section: str, key: str, parsed: Any) -> tuple[str, ...]:
     """The texts in a value, and its key, that must name a model."""
     if section == "embeddings":
         return tuple(parsed.variants)
+    if section == "events":
+        return ()
     if section == "validation":
         return () if key.startswith(TASK) else (key,)
-    names = (key,) if key != ANY_MODEL or section != "rate-limits" else ()
+    names = (key,) if key != ANY_MODEL or section not in ("rate-limits", "rollout") else ()
     if section == "routing":
         mirror = (parsed.mirror.to,) if parsed.mirror else ()
         return (*names, *mirror, *parsed.fallback, *(f"{key}:{selector}" for selector in parsed.split))

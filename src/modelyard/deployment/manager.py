@@ -5,25 +5,31 @@ It writes wishes into the environments' journals and waits for a reconciler to m
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from modelyard import defaults
+from modelyard.configuration import ConfigurationManager
+from modelyard.deployment import preflight, promotion
 from modelyard.deployment.facts import engine_of
 from modelyard.deployment.gate import Gate, ValidationPlan
 from modelyard.deployment.plan import Replica
-from modelyard.deployment.rollout import wait_for_rollout
+from modelyard.deployment.preflight import Room
+from modelyard.deployment.preview import Preview, preview
+from modelyard.deployment.promotion import AS_CONFIGURED, RolloutOptions, Size
+from modelyard.deployment.rollout import describe, wait_for_rollout
 from modelyard.deployment.suite import Suite
 from modelyard.deployment.validation import Report
-from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
+from modelyard.errors import Conflict, NotFound, Refused, Unavailable
 from modelyard.refs import ModelRef, parse_name
 from modelyard.repository import (
     Deployment,
-    DeploymentSpec,
     ModelRepository,
     ModelVersion,
     Pin,
+    Strategy,
 )
 from modelyard.repository.signatures import Signatures
 from modelyard.settings import Settings
@@ -32,12 +38,13 @@ from modelyard.settings import Settings
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
     """What this machine's target can tell: whether somebody carries wishes out, the replicas, what its pools have
-    loaded, and what a version runs on with an engine, or with the one that would be chosen."""
+    loaded, what a version runs on with an engine, or with the one that would be chosen, and what room there is."""
 
     running: Callable[[], bool]
     replicas: Callable[[], list[Replica]]
     loaded: Callable[[], Collection[tuple[str, str, str]]] = tuple  # environment, model, version; on demand
     engine: Callable[[ModelVersion, str | None], dict[str, str]] = lambda version, _: engine_of(version)
+    room: Callable[[ModelVersion], Room | None] = lambda _: None  # for replicas of a version; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class DeploymentManager:
         self._settings: Settings = settings or parts.settings
         self._target = target or self._settings.deployment.target
         self._local: LocalStatus = local or parts.local_status(model_repository.storage)
+        self._configuration = ConfigurationManager(model_repository.storage, user=self._settings.user)
         self._user, rules = self._settings.user, self._settings.security
         self._signatures = Signatures(
             model_repository.storage, trusted=rules.trusted_keys, required=rules.require_signature
@@ -98,7 +106,7 @@ class DeploymentManager:
         version = self._not_yanked(self.repo.resolve(f"{model_name}:{model_version}"))
         self._signatures.require(version, "staging")
         why = f"stage {version.ref.name}:{version.version}"
-        size = _Size(replicas, min_replicas)
+        size = Size(replicas, min_replicas)
         return self._roll(version.name, "staging", _pin(version), why=why, size=size, wait=wait)
 
     def run_validation_tests(
@@ -120,7 +128,7 @@ class DeploymentManager:
         version = self.repo.resolve(f"{model_name}:{model_version}")
         return self._gate().plan(version, suite, trust_code=trust_code)
 
-    def promote_to_production(
+    def promote_to_production(  # noqa: PLR0913 - options of one verb, each by its name
         self,
         model_name: str,
         model_version: str,
@@ -128,14 +136,16 @@ class DeploymentManager:
         suite: Suite | None = None,
         replicas: int | None = None,
         min_replicas: int | None = None,
+        rollout: RolloutOptions = AS_CONFIGURED,
         force: bool = False,
         reason: str = "",
         wait: bool = True,
     ) -> Deployment:
-        """Roll a validated version out to production.
+        """Roll a validated version out to production, as `rollout` and the configuration say.
 
         Without fresh passing evidence it is validated first. Raises ValidationFailed, unless forced with a reason,
-        which the journal keeps; RolloutFailed when it does not come up, in which case what served goes on serving.
+        which the journal keeps; Refused when there is no room for it; RolloutFailed when it does not come up, or is
+        worse than what served, which goes on serving. Returns while it is paused.
         """
         version = self.repo.resolve(f"{model_name}:{model_version}")
         if force and not reason:
@@ -151,10 +161,57 @@ class DeploymentManager:
             "production",
             _pin(version),
             why=why,
-            size=_Size(replicas, min_replicas),
+            size=Size(replicas, min_replicas, self._strategy(version.name, rollout, suite)),
             wait=wait,
             evidence=evidence,
+            room=None if force else self._local.room(version),
         )
+
+    def preview(
+        self,
+        model_name: str,
+        model_version: str,
+        *,
+        suite: Suite | None = None,
+        replicas: int | None = None,
+        min_replicas: int | None = None,
+        rollout: RolloutOptions = AS_CONFIGURED,
+    ) -> Preview:
+        """What promoting a version takes, if everything goes well; nothing is changed or validated. Raises Refused when
+        there is no room for it."""
+        version = self.repo.resolve(f"{model_name}:{model_version}")
+        size = Size(replicas, min_replicas, self._strategy(version.name, rollout, suite))
+        size.check()
+        now = self.repo.environment("production").get(version.name)
+        asked = now.ask(_pin(version), spec=size.spec(now, self._settings.deployment.replicas))
+        room = self._local.room(version) if self._target == "local" else None
+        return preflight.check(version.name, asked, room) if room else preview(asked)
+
+    def wait(
+        self, model_name: str, asked: Deployment, *, told: Callable[[Deployment], None] = lambda _: None
+    ) -> Deployment:
+        """Wait for what was asked for production; `told` hears of each change. See `promote_to_production`."""
+        return self._wait(parse_name(model_name), "production", asked, told)
+
+    def pause(self, model_name: str, *, reason: str = "") -> Deployment:
+        """Let the rollout under way in production stay where it is. What the analysis finds bad still goes back."""
+        name = parse_name(model_name)
+        return self._intervene(
+            name,
+            "pause",
+            reason,
+            lambda now: promotion.pause(now, name, by=self._user, why=reason, at=time.time()),
+        )
+
+    def resume(self, model_name: str, *, reason: str = "") -> Deployment:
+        """Let a paused rollout go on; past what its step waited for, unless somebody had paused it."""
+        name = parse_name(model_name)
+        return self._intervene(name, "resume", reason, lambda now: promotion.resume(now, name))
+
+    def abort(self, model_name: str, *, reason: str = "") -> Deployment:
+        """Let the rollout under way in production go back to what serves."""
+        name = parse_name(model_name)
+        return self._intervene(name, "abort", reason, lambda now: promotion.abort(now, name, by=self._user, why=reason))
 
     def rollback(self, model_name: str, *, reason: str = "", wait: bool = True) -> Deployment:
         """Go back to what served production before; during a rollout, to what serves now."""
@@ -168,7 +225,8 @@ class DeploymentManager:
         if self._signatures.requires("production"):
             self._signatures.require(self.repo.resolve(ModelRef(name, back.version, digest=back.digest)), "production")
         why = f"roll back {name} to {back}" + (f": {reason}" if reason else "")
-        return self._roll(name, "production", back, why=why, wait=wait, seen=now)
+        size = Size(strategy=promotion.back(now.spec))
+        return self._roll(name, "production", back, why=why, size=size, wait=wait, seen=now)
 
     def undeploy(self, model_name: str, environment: str, *, reason: str = "", wait: bool = True) -> Deployment:
         """Stop serving a model in an environment."""
@@ -192,7 +250,8 @@ class DeploymentManager:
                 serving, target = (str(pin) if pin else None for pin in (d.serving, d.target))
                 on_demand = d.spec.on_demand
                 wanted = d.spec.replicas if d.target and not on_demand else 0
-                rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, d.reason, on_demand))
+                reason = d.reason or describe(d)
+                rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, reason, on_demand))
         return rows
 
     def _need_pool(self, ref: ModelRef) -> None:
@@ -208,7 +267,27 @@ class DeploymentManager:
             raise Refused(f"{version.name}:{version.version} is yanked: {why}", remedy="choose another version")
         return version
 
-    def _roll(
+    def _strategy(self, model: str, options: RolloutOptions, suite: Suite | None) -> Strategy:
+        return promotion.strategy(options, self._configuration.parsed("rollout"), model, suite)
+
+    def _intervene(self, name: str, verb: str, reason: str, change: Callable[[Deployment], Deployment]) -> Deployment:
+        why = f"{verb} the rollout of {name}" + (f": {reason}" if reason else "")
+        return self.repo.environment("production").update(name, change, by=self._user, why=why)
+
+    def _wait(
+        self, model: str, environment: str, asked: Deployment, told: Callable[[Deployment], None] = lambda _: None
+    ) -> Deployment:
+        if asked.outcome != "running":
+            return asked
+        if not self._local.running():
+            raise Unavailable(
+                f"recorded, but nothing on this machine carries out deployments for {self.repo.storage.url}",
+                remedy="start `modelyard up`; it will do it",
+            )
+        timeout_s, journal = self._settings.deployment.timeout_s, self.repo.environment(environment)
+        return wait_for_rollout(journal, model, asked, timeout_s=timeout_s, told=told)
+
+    def _roll(  # noqa: PLR0913 - what a wish says, each by its name
         self,
         model: str,
         environment: str,
@@ -216,12 +295,14 @@ class DeploymentManager:
         *,
         why: str,
         wait: bool,
-        size: _Size | None = None,
+        size: Size | None = None,
         evidence: str | None = None,
         seen: Deployment | None = None,
+        room: Room | None = None,
     ) -> Deployment:
-        """Record the wish; with `seen`, only if nothing has changed since it was read."""
-        size = size or _Size()
+        """Record the wish; with `seen`, only if nothing has changed since it was read, with `room`, only if it is
+        enough."""
+        size = size or Size()
         size.check()
 
         def decide(old: Deployment) -> Deployment | None:
@@ -238,47 +319,17 @@ class DeploymentManager:
                     remedy=f"wait for it, or stop it with {_WAY_OUT[environment]}",
                 )
             asked = old.ask(pin, spec=spec, evidence=evidence)
-            return asked.finished() if self._target == "none" else asked
+            if self._target == "none":
+                return asked.finished()
+            if room:
+                preflight.check(model, asked, room)
+            return asked
 
         asked = self.repo.change_deployment(model, environment, decide, why=why)
-        if self._target == "none" or not wait:
-            return asked
-        if not self._local.running():
-            raise Unavailable(
-                f"recorded, but nothing on this machine carries out deployments for {self.repo.storage.url}",
-                remedy="start `modelyard up`; it will do it",
-            )
-        return wait_for_rollout(
-            self.repo.environment(environment), model, asked, timeout_s=self._settings.deployment.timeout_s
-        )
+        return self._wait(model, environment, asked) if wait else asked
 
     def _gate(self) -> Gate:
         return Gate(self.repo, self._settings, self._local, self._signatures)
-
-
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """What a wish says about replicas; None: as before."""
-
-    replicas: int | None = None
-    min_replicas: int | None = None
-
-    def check(self) -> None:
-        if self.replicas is not None and self.min_replicas is not None:
-            raise InvalidInput("a model has replicas of its own or runs on demand", remedy="give only one of the two")
-        if self.replicas is not None and self.replicas < 1:
-            raise InvalidInput(
-                f"{self.replicas} replicas can't serve", remedy="give at least 1, or use `modelyard undeploy`"
-            )
-        if self.min_replicas not in (None, 0):
-            raise InvalidInput(
-                f"at least {self.min_replicas} replicas can't be asked for", remedy="give 0, or replicas"
-            )
-
-    def spec(self, old: Deployment, default: int) -> DeploymentSpec:
-        count = self.replicas or (old.spec.replicas if old.rollout else default)
-        on_demand = self.min_replicas == 0 or (old.spec.on_demand and self.replicas is None)
-        return DeploymentSpec(count, old.spec.surge, 0 if on_demand else None)
 
 
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}

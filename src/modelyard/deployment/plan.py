@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from modelyard.deployment import canary
+from modelyard.deployment.canary import Advance, Hold, Moment, Reach, Worse
 from modelyard.repository import Deployment, Pin
 
 HOST = "127.0.0.1"
@@ -84,7 +86,8 @@ class Fail:
     reason: str
 
 
-Step = Start | Stop | GiveUp | Finish | Fail
+Step = Start | Stop | GiveUp | Finish | Fail | Reach | Advance | Hold
+AT_ANY_TIME = Moment()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,39 +100,46 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`routed`: the replicas that are to get requests from now on. `steps`: what to do besides."""
+    """`routed`: the replicas that are to get requests from now on. `steps`: what to do besides. `share`: the target's
+    part of the requests, in percent; None: by the number of replicas."""
 
     routed: frozenset[str]
     steps: tuple[Step, ...]
+    share: int | None = None
 
 
-def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits) -> Plan:
-    """Rolling update: never fewer ready replicas in traffic than there were, at most `surge` more processes."""
+def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits, moment: Moment = AT_ANY_TIME) -> Plan:
+    """How its strategy goes on from here. There are never fewer ready replicas in traffic than there were, less those
+    that may be unavailable, nor more processes than wanted and the strategy's room."""
     wanted, count = _Kind(deployment.target, deployment.spec.on_demand), _count(deployment)
     exited = [r for r in replicas if r.state == "exited"]
     alive = sorted((r for r in replicas if r.state in ("starting", "ready")), key=_steadiest_first)
     new = [r for r in alive if _kind(r) == wanted]
     old = [r for r in alive if _kind(r) != wanted]
-    carriers = _carriers(deployment, new, old, count)
+    need = _need(deployment, count)
+    carriers = _carriers(deployment, new, old, need)
     routed = frozenset(r.id for r in carriers if r.state == "ready")
+    ready = sum(r.id in routed for r in new)
+    share = canary.share(deployment, ready, count) if count else None
 
     failure = _failure(deployment, exited)
     if failure:
-        return Plan(routed, (Fail(failure),))
-    kept = {r.id for r in (*carriers, *new[:count])}
+        return Plan(routed, (Fail(failure),), share)
+    warm = [r for r in old if r not in carriers and _warm(r, deployment, moment)]
+    kept = {r.id for r in (*carriers, *warm, *new[: need.new])}
     late = [r for r in alive if r.id in kept and r.state == "starting" and r.since_s > limits.ready_s]
     steps: list[Step] = [Stop(r.id) for r in exited if _forgettable(r, deployment)]
     steps += [GiveUp(r.id) for r in late]
     steps += [Stop(r.id) for r in alive if r.id not in kept and _idle(r, limits)]
-    missing = {wanted: count - len(new)}
+    missing = {wanted: 0 if _frozen(deployment) else need.new - len(new)}
     before = _Kind(deployment.serving, deployment.serving_on_demand)
     if before != wanted and not before.on_demand:
-        missing[before] = count - len(carriers)
-    processes = sum(not r.on_demand for r in alive)
-    steps += _starts(missing, exited, room=count + deployment.spec.surge - processes)
-    if deployment.outcome == "running" and _there(new, old, count):
-        steps.append(Finish())
-    return Plan(routed, tuple(steps))
+        missing[before] = _still(need, ready) - sum(r in carriers for r in old)
+    processes = sum(not r.on_demand for r in alive if r not in warm)
+    steps += _starts(missing, exited, room=need.room - processes)
+    if deployment.outcome == "running":
+        steps += _progress(deployment, moment, reached=ready >= need.new, there=_there(new, old, count))
+    return Plan(routed, tuple(steps), share)
 
 
 def backoff(crashes: int) -> float:
@@ -152,21 +162,77 @@ def _count(deployment: Deployment) -> int:
     return 1 if deployment.spec.on_demand else deployment.spec.replicas
 
 
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """How many replicas of the target there are to be for now, how many of the others stay in traffic (`beside` it, or
+    to fill it up to `least`), and how many processes there may be."""
+
+    new: int
+    beside: int
+    least: int
+    room: int
+
+
+def _need(deployment: Deployment, count: int) -> _Need:
+    strategy = deployment.spec.strategy
+    step = canary.share_step(deployment)
+    if step is None:
+        return _Need(count, 0, max(0, count - strategy.unavailable), count + strategy.surge)
+    new = canary.replicas(step.weight, count)
+    old = deployment.serving_spec.replicas if deployment.serving_spec else count
+    return _Need(new, old if step.weight < 100 else 0, old, max(count, old) + max(new, strategy.surge))
+
+
+def _still(need: _Need, ready: int) -> int:
+    """How many old replicas are still needed in traffic, when so many new ones are ready."""
+    return max(need.beside, need.least - ready)
+
+
 def _steadiest_first(replica: Replica) -> tuple[bool, bool, float]:
     return (replica.state != "ready", not replica.routed, -replica.since_s)
 
 
-def _carriers(deployment: Deployment, new: Sequence[Replica], old: Sequence[Replica], count: int) -> Sequence[Replica]:
-    """Who carries the traffic: the ready new ones, filled up with old ones while there are too few.
+def _carriers(deployment: Deployment, new: Sequence[Replica], old: Sequence[Replica], need: _Need) -> list[Replica]:
+    """Who carries the traffic: the ready new ones, and old ones beside them or while there are too few.
 
-    Of what serves, a starting one counts too: it is needed until the new ones are ready. A pool takes the work of all
-    old ones over at once.
+    Of what serves, a starting one counts too: it is needed until the new ones are ready. An old one that has left
+    traffic comes back in a rollout only. A pool takes the work of all old ones over at once.
     """
     ready = [r for r in new if r.state == "ready"]
-    needed = [r for r in old if r.state == "ready" or r.pin == deployment.serving]
+    needed = [r for r in old if r.pin == deployment.serving or (r.state == "ready" and _may_carry(r, deployment))]
     if deployment.spec.on_demand and deployment.target:
         return ready or needed
-    return [*ready, *needed][:count]
+    ready = ready[: need.new]
+    return [*ready, *needed[: _still(need, len(ready))]]
+
+
+def _may_carry(old: Replica, deployment: Deployment) -> bool:
+    return deployment.outcome == "running" or old.unrouted_s is None
+
+
+def _warm(replica: Replica, deployment: Deployment, moment: Moment) -> bool:
+    """Whether a replica out of traffic stays, so that the way back to its version is short."""
+    before = deployment.serving if deployment.under_way else deployment.replaced
+    ready = replica.state == "ready" and not replica.on_demand
+    return ready and replica.pin == before and canary.warm(deployment, moment.now)
+
+
+def _frozen(deployment: Deployment) -> bool:
+    """Whether somebody stopped a rollout while it replaces replicas; a canary's share stays what it is anyhow."""
+    return deployment.under_way and deployment.progress.pause is not None and not canary.share_step(deployment)
+
+
+def _progress(deployment: Deployment, moment: Moment, *, reached: bool, there: bool) -> list[Step]:
+    """The step to record, if it is time."""
+    last = deployment.progress.step >= len(canary.steps(deployment)) - 1
+    rolling = canary.share_step(deployment) is None
+    move = canary.next_move(deployment, moment, reached=there if rolling else reached)
+    if isinstance(move, Worse):
+        return [Fail(f"{deployment.target} is worse than {deployment.serving}: {move.reason}")]
+    paused = deployment.under_way and deployment.progress.pause
+    if there and not paused and (canary.step(deployment) is None or (last and isinstance(move, Advance))):
+        return [Finish()]
+    return [move] if move else []
 
 
 def _starts(missing: Mapping[_Kind, int], exited: Sequence[Replica], *, room: int) -> list[Start]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import Protocol
 
+from modelyard.deployment.canary import NOT_JUDGED, Advance, Hold, Moment, Reach, Verdict
+from modelyard.deployment.outcomes import Outcome, failed, outcome
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
 from modelyard.deployment.routing import Deployments, route_table
 from modelyard.deployment.rules import Rules
@@ -22,7 +24,7 @@ from modelyard.deployment.wanted import Newest, Reader, Wanted
 from modelyard.errors import ModelyardError, StoreError
 from modelyard.gateway.routes import RouteTable
 from modelyard.refs import ModelRef
-from modelyard.repository import Deployment, Environment, Pin
+from modelyard.repository import Deployment, Environment
 
 _INTERVAL_S = 0.1
 _REST_S = 1.0
@@ -53,16 +55,19 @@ class Router(Protocol):
     def in_flight(self) -> Mapping[tuple[str, str, int], int]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What a deployment becomes, unless it has changed since it was seen."""
+class Analyst(Protocol):
+    """Who judges the new versions of the rollouts."""
 
-    seen: Deployment
-    new: Deployment
-    why: str
+    def verdict(self, environment: str, model: str, deployment: Deployment, now: float) -> Verdict:
+        """Waits for nobody; until something is known, it is too little. `now`: in seconds since the epoch."""
+        ...
 
-    def __call__(self, now: Deployment) -> Deployment | None:
-        return self.new if now == self.seen else None
+
+class NoAnalyst:
+    """Judges nothing; a rollout that is to be judged waits until somebody resumes it."""
+
+    def verdict(self, environment: str, model: str, deployment: Deployment, now: float) -> Verdict:  # noqa: ARG002
+        return NOT_JUDGED
 
 
 @dataclass(slots=True)
@@ -77,11 +82,13 @@ class Reconciler:
     tags: Callable[[str], Mapping[str, str]] = lambda _: {}  # model → its tags that no environment decides
     guard: Callable[[RouteTable], RouteTable] = lambda table: table  # adds who may use it, and how often
     rules: Callable[[], Rules] = Rules  # what the configuration says about routes
+    analyst: Analyst = field(default_factory=NoAnalyst)
     clock: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time  # what the journals' times are taken from
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4))  # whatever waits for the store
     _newest: Newest = field(init=False)
     _wanted: Wanted = field(default_factory=Wanted)
-    _outcomes: dict[_Key, _Outcome] = field(default_factory=dict)  # of this round
+    _outcomes: dict[_Key, Outcome] = field(default_factory=dict)  # of this round
     _recording: dict[str, Future[dict[str, Deployment]]] = field(default_factory=dict)  # environment → what is written
     _routed: frozenset[str] = frozenset()  # replicas the gateway has confirmed to be in traffic
     _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
@@ -108,8 +115,8 @@ class Reconciler:
             return
         replicas = self._observe()
         plans = {
-            (environment, model): plan(deployment, _of(replicas, environment, model), self.limits)
-            for (environment, model), deployment in self._deployments(replicas).items()
+            key: plan(deployment, _of(replicas, *key), self.limits, self._moment(key, deployment))
+            for key, deployment in self._deployments(replicas).items()
         }
         self._route(replicas, plans)
         for (environment, model), decided in plans.items():
@@ -156,13 +163,17 @@ class Reconciler:
             seen.append(replace(r, routed=r.id in self._routed, unrouted_s=unrouted_s, in_flight=in_flight))
         return seen
 
+    def _moment(self, key: _Key, deployment: Deployment) -> Moment:
+        now = self.wall()
+        judged = deployment.outcome == "running" and deployment.spec.strategy.analysis
+        return Moment(now, self.analyst.verdict(*key, deployment, now) if judged else NOT_JUDGED)
+
     def _route(self, replicas: Sequence[Replica], plans: Mapping[_Key, Plan]) -> None:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
         self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
         self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
-        table = self.guard(
-            route_table(self._wanted.deployments, replicas, routed, self._wanted.tags, self._wanted.rules)
-        )
+        wanted, shares = self._wanted, {key: decided.share for key, decided in plans.items()}
+        table = self.guard(route_table(wanted.deployments, replicas, routed, wanted.tags, wanted.rules, shares))
         self.router.apply(table)
         self.target.tend(frozenset(backend.pool for backend in table.backends if backend.pool))
         now = self.clock()
@@ -195,12 +206,11 @@ class Reconciler:
                 reason = f"it was not ready after {self.limits.ready_s:g} s"
                 log.warning("give up %s: %s", replica, reason)
                 self.target.give_up(replica, reason)
-            case Finish():
-                outcome = _Outcome(deployment, deployment.finished(), _what(deployment.target))
-                self._outcomes[environment, model] = outcome
-            case Fail(reason):
-                log.warning("%s in %s: %s", model, environment, reason)
-                self._outcomes[environment, model] = _failed(deployment, reason)
+            case Fail() | Finish() | Reach() | Advance() | Hold():
+                found = outcome(step, deployment, at=self.wall(), by=self.user)
+                level = logging.WARNING if isinstance(step, Fail | Hold) else logging.INFO
+                log.log(level, "%s in %s: %s", model, environment, found.why)
+                self._outcomes[environment, model] = found
 
     def _start(self, environment: str, ref: ModelRef, deployment: Deployment, *, on_demand: bool) -> None:
         log.info("start %s in %s%s", ref, environment, " on demand" if on_demand else "")
@@ -216,7 +226,7 @@ class Reconciler:
             if not wanted or deployment.outcome != "running":
                 raise
             log.warning("%s in %s: %s", ref.name, environment, error)
-            self._outcomes[environment, ref.name] = _failed(deployment, str(error))
+            self._outcomes[environment, ref.name] = failed(deployment, str(error))
 
     def _record(self) -> None:
         """Write what this round has come to, an entry for each environment. While one is under way, outcomes wait: the
@@ -253,11 +263,3 @@ class Reconciler:
 
 def _of(replicas: Sequence[Replica], environment: str, model: str) -> list[Replica]:
     return [r for r in replicas if (r.environment, r.model) == (environment, model)]
-
-
-def _failed(deployment: Deployment, reason: str) -> _Outcome:
-    return _Outcome(deployment, deployment.failed(reason), f"went back: {reason}")
-
-
-def _what(target: Pin | None) -> str:
-    return f"{target} serves" if target else "it is not served any more"

@@ -17,7 +17,10 @@ from modelyard.repository import Deployment, Pin
 
 Deployments = Mapping[str, Mapping[str, Deployment]]  # environment → model → deployment
 Tags = Mapping[str, Mapping[str, str]]  # model → tag → version
+Shares = Mapping[tuple[str, str], int | None]  # environment, model → the target's part of the requests, in percent
+_PERCENT = 100  # in a route's weights
 NO_TAGS: Tags = {}
+NO_SHARES: Shares = {}
 NO_RULES = Rules()
 
 
@@ -27,6 +30,7 @@ def route_table(
     routed: frozenset[str],
     tags: Tags = NO_TAGS,
     rules: Rules = NO_RULES,
+    shares: Shares = NO_SHARES,
 ) -> RouteTable:
     """Every deployed model under its names; replicas outside `routed` finish what they have and get nothing new."""
     backends: list[Backend] = []
@@ -37,6 +41,7 @@ def route_table(
         for model, deployment in sorted(deployments[environment].items()):
             there = [r for r in replicas if (r.environment, r.model) == (environment, model) and r.state == "ready"]
             own, weights = _weights(environment, model, deployment, there, routed, pools.get(environment))
+            weights = _shared(weights, deployment, shares.get((environment, model)), own)
             backends += own
             if weights:
                 routes.append(Route(_names(environment, model), tuple(weights.items())))
@@ -76,6 +81,25 @@ def _weights(
         shares = {b.id: 1 for b in backends[:1]}
     deployed = deployment.serving or deployment.target
     return backends, {backend: share for backend, share in shares.items() if share and deployed}
+
+
+def _shared(
+    weights: dict[str, int], deployment: Deployment, share: int | None, backends: Sequence[Backend]
+) -> dict[str, int]:
+    """The weights when the target has a share of its own. Their sum is always the same and the target comes last: so a
+    key that leads to it goes on leading to it while its share grows."""
+    if share is None or deployment.target is None:
+        return weights
+    digest = f"@{deployment.target.digest}"
+    target = next((b.id for b in backends if b.label.endswith(digest) and b.id in weights), "")
+    others = {backend: weight for backend, weight in weights.items() if backend != target}
+    if not others or not target:
+        return weights
+    left, found = (100 - share) * _PERCENT, {target: share * _PERCENT}
+    for backend, weight in reversed(others.items()):
+        found[backend] = left * weight // sum(w for b, w in others.items() if b not in found)
+        left -= found[backend]
+    return {backend: weight for backend, weight in reversed(found.items()) if weight}
 
 
 def _backend(environment: str, model: str, pin: Pin, own: Sequence[Replica], routed: frozenset[str]) -> Backend:

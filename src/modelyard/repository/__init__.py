@@ -4,16 +4,23 @@ from modelyard.repository.environments import Deployment, DeploymentSpec, Enviro
 from modelyard.repository.evidence import Evidence, EvidenceJournal
 from modelyard.repository.manifest import Inspection, ModelInfo, ModelVersion
 from modelyard.repository.repository import ModelRepository
+from modelyard.repository.strategies import Analysis, CanaryStep, Expected, Pause, Progress, Strategy
 
 __all__ = [
+    "Analysis",
+    "CanaryStep",
     "Deployment",
     "DeploymentSpec",
     "Environment",
     "Evidence",
     "EvidenceJournal",
+    "Expected",
     "Inspection",
     "ModelInfo",
     "ModelRepository",
     "ModelVersion",
+    "Pause",
     "Pin",
+    "Progress",
+    "Strategy",
 ]

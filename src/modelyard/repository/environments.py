@@ -6,7 +6,7 @@ Knows how a deployment's record changes; carrying it out is the deployment packa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import ModelRef
 from modelyard.repository.manifest import DigestField, VersionField
+from modelyard.repository.strategies import Pause, Progress, Strategy
 from modelyard.store import Entry, Journal, Store
 from modelyard.store.documents import RESTORE, problem
 
@@ -38,11 +39,16 @@ class Pin:
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec:
     """How a model runs in an environment: with replicas of its own, or, with `min_replicas` 0, on demand: in a process
-    that it shares with others, loaded at its first request and unloaded when it is idle."""
+    that it shares with others, loaded at its first request and unloaded when it is idle. `strategy` is how the version
+    that the wish is about takes over."""
 
     replicas: int = 1
-    surge: int = 1
     min_replicas: int | None = None
+    strategy: Strategy = field(default_factory=Strategy)
+
+    @property
+    def surge(self) -> int:
+        return self.strategy.surge
 
     @property
     def on_demand(self) -> bool:
@@ -55,7 +61,8 @@ class Deployment:
 
     `serving` is what clients get, `target` what it should become; they differ while a rollout runs. `earlier` are the
     versions to roll back to, newest first. `spec` belongs to `target`, `serving_spec` to `serving`. `rollout` names the
-    last change asked for, `outcome` and `reason` say how it went.
+    last change asked for, `outcome` and `reason` say how it went, `progress` how far it is. `switched`: when what
+    serves had taken over all requests from `replaced`, in seconds since the epoch.
     """
 
     serving: Pin | None = None
@@ -67,10 +74,18 @@ class Deployment:
     outcome: Outcome = ""
     reason: str = ""
     serving_spec: DeploymentSpec | None = None
+    progress: Progress = field(default_factory=Progress)
+    switched: float | None = None
+    replaced: Pin | None = None
 
     @property
     def rolling(self) -> bool:
         return self.serving != self.target
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a rollout to another version runs."""
+        return self.rolling and self.outcome == "running"
 
     @property
     def serving_on_demand(self) -> bool:
@@ -86,20 +101,48 @@ class Deployment:
             rollout=uuid.uuid4().hex,
             outcome="running",
             reason="",
+            progress=Progress(),
         )
 
-    def finished(self) -> Deployment:
+    def reached(self, at: float, pause: Pause | None = None) -> Deployment:
+        """The target has the share of the requests that its step says; with a pause, it stays there."""
+        return replace(self, progress=replace(self.progress, since=at, pause=pause))
+
+    def advanced(self) -> Deployment:
+        """The step is passed."""
+        return replace(self, progress=Progress(self.progress.step + 1))
+
+    def paused(self, pause: Pause) -> Deployment:
+        """The rollout stays where it is until it is resumed."""
+        return replace(self, progress=replace(self.progress, pause=pause))
+
+    def resumed(self) -> Deployment:
+        """It goes on: where somebody had stopped it, or past what it waited for."""
+        pause = self.progress.pause
+        released = self.progress.released or (pause is not None and pause.cause != "asked")
+        return replace(self, progress=replace(self.progress, pause=None, released=released))
+
+    def finished(self, at: float | None = None) -> Deployment:
         """The wish came true: the target serves. Going to the newest earlier version was a rollback."""
         if self.earlier[:1] == (self.target,):
             earlier = self.earlier[1:]
         else:
             earlier = (self.serving, *self.earlier)[:_KEPT] if self.serving and self.rolling else self.earlier
-        return replace(self, serving=self.target, serving_spec=self.spec, earlier=earlier, outcome="done")
+        return replace(
+            self,
+            serving=self.target,
+            serving_spec=self.spec,
+            earlier=earlier,
+            outcome="done",
+            progress=Progress(),
+            switched=self.progress.since or at,
+            replaced=self.serving if self.rolling else None,
+        )
 
     def failed(self, reason: str) -> Deployment:
-        """The wish did not come true: back to what serves, as it was run."""
-        spec = self.serving_spec or self.spec
-        return replace(self, target=self.serving, spec=spec, outcome="failed", reason=reason)
+        """The wish did not come true: back to what serves, as it was run, within the room that this rollout had."""
+        spec = replace(self.serving_spec or self.spec, strategy=self.spec.strategy)
+        return replace(self, target=self.serving, spec=spec, outcome="failed", reason=reason, switched=None)
 
     def on_demand(self, model: str) -> tuple[ModelRef, ...]:
         """The versions that an environment's pool may be asked for."""
@@ -127,7 +170,7 @@ class Environment:
 
     def read(self) -> dict[str, Deployment]:
         entry = self._journal.read()
-        return self._parse(entry.state) if entry else {}
+        return self.parse(entry.state) if entry else {}
 
     def get(self, model: str) -> Deployment:
         """An empty one for a model that was never deployed here."""
@@ -141,19 +184,32 @@ class Environment:
         """The same for several models in one entry. Returns every model's deployment."""
 
         def whole(state: dict[str, Any]) -> dict[str, Any] | None:
-            now = self._parse({model: state[model] for model in decisions if model in state})
+            now = self.parse({model: state[model] for model in decisions if model in state})
             changed = {model: decide(now.get(model, Deployment())) for model, decide in decisions.items()}
             new = {m: _adapter.dump_python(d, mode="json") for m, d in changed.items() if d is not None}
             return state | new if new else None
 
         entry = self._journal.update(whole, by=by, why=why)
-        return self._parse(entry.state) if entry else {}
+        return self.parse(entry.state) if entry else {}
 
     def history(self) -> list[tuple[Entry, dict[str, Deployment]]]:
         """Every entry with what it holds, oldest first."""
-        return [(entry, self._parse(entry.state)) for entry in self._journal.history()]
+        return [(entry, self.parse(entry.state)) for entry in self._journal.history()]
 
-    def _parse(self, state: dict[str, Any]) -> dict[str, Deployment]:
+    def newest(self) -> Entry | None:
+        return self._journal.read()
+
+    def since(self, number: int) -> Iterator[tuple[Entry | None, Entry]]:
+        """Every entry after that one, oldest first, each with the one before it."""
+        newest = self._journal.read()
+        before = self._journal.entry(number) if number and newest and newest.number > number else None
+        for following in range(number + 1, newest.number + 1 if newest else 0):
+            entry = self._journal.entry(following)
+            yield before, entry
+            before = entry
+
+    def parse(self, state: Mapping[str, Any]) -> dict[str, Deployment]:
+        """The deployments that an entry holds. Raises IntegrityError."""
         try:
             return {model: _adapter.validate_python(value) for model, value in state.items()}
         except (ValidationError, InvalidInput) as error:

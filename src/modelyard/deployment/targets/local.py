@@ -32,6 +32,7 @@ from modelyard.deployment.targets.launch import Launch, Launcher, PoolLauncher
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef
+from modelyard.repository import Pin
 
 log = logging.getLogger("modelyard.local")
 
@@ -126,6 +127,20 @@ class LocalTarget:
     def peek(self) -> list[Replica]:
         """Every replica as its supervisor last saw it; changes nothing, so any process may ask."""
         return [record.replica() for record in self._records.all() if record.model]
+
+    def peek_memory(self, model: str) -> dict[Pin, int]:
+        """What a replica of each running version of a model takes, in bytes, with the processes it has started."""
+        found: dict[Pin, int] = {}
+        for record in self._records.all():
+            process = _process(record) if record.model == model and record.ready else None
+            if process:
+                pin = record.replica().pin
+                found[pin] = max(found.get(pin, 0), _resident(process))
+        return found
+
+    def free_ports(self) -> int:
+        """How many more processes may listen, as far as this target knows."""
+        return len(PORTS) - len({record.port for record in self._records.all()})
 
     def peek_pools(self) -> list[PoolProcess]:
         """The same of the pools."""
@@ -284,6 +299,14 @@ def _process(record: Record) -> psutil.Process | None:
         if record.id in process.cmdline():
             return process
     return None
+
+
+def _resident(process: psutil.Process) -> int:
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        for each in (process, *process.children(recursive=True)):
+            total += int(each.memory_info().rss)
+    return total
 
 
 def _signal(record: Record, number: signal.Signals) -> None:

@@ -1,0 +1,201 @@
+"""Commands of rollouts in production: promote, with what may be done with a rollout under way, and rollback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from modelyard.cli.context import Json, Name, Reason, print_json, print_table, yard_of
+from modelyard.cli.deployment import MinReplicas, Replicas, SuiteFile, Wait, named_version, suite_in
+from modelyard.errors import ModelyardError
+
+if TYPE_CHECKING:
+    from modelyard.deployment.preview import Preview
+    from modelyard.deployment.promotion import RolloutOptions
+    from modelyard.gateway.statistics import Statistics
+    from modelyard.repository import Deployment
+    from modelyard.yard import Yard
+
+Reference = Annotated[
+    str, typer.Argument(metavar="REF", help="name:v1.2.0 or name:tag; for a rollout under way, its model's name.")
+]
+Strategy = Annotated[
+    Literal["rolling", "canary"] | None,
+    typer.Option(help="rolling: replica by replica; canary: a growing share of the requests. Else as configured."),
+]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PERCENTAGES", help="Of a canary: 5,25,50; each may have its seconds, or `resume`: 5:30,25,50:resume."
+    ),
+]
+StepPause = Annotated[
+    float | None, typer.Option(metavar="SECONDS", min=0, help="How long a step takes that has no seconds of its own.")
+]
+Surge = Annotated[int | None, typer.Option(metavar="COUNT", min=0, max=64, help="Replicas beyond those wanted.")]
+Unavailable = Annotated[
+    int | None, typer.Option(metavar="COUNT", min=0, max=64, help="Replicas that may be missing meanwhile.")
+]
+KeepWarm = Annotated[
+    float | None, typer.Option(metavar="SECONDS", min=0, help="How long old replicas stay ready after the switch.")
+]
+Analysis = Annotated[
+    bool | None, typer.Option("--analysis/--no-analysis", help="Hold the new version against the old one, and judge.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (promote, rollback):
+        app.command()(command)
+
+
+def promote(
+    context: typer.Context,
+    ref: Reference,
+    suite: SuiteFile = None,
+    replicas: Replicas = None,
+    min_replicas: MinReplicas = None,
+    strategy: Strategy = None,
+    steps: Steps = None,
+    step_pause: StepPause = None,
+    surge: Surge = None,
+    unavailable: Unavailable = None,
+    keep_warm: KeepWarm = None,
+    analysis: Analysis = None,
+    force: Annotated[bool, typer.Option("--force", help="Without evidence or room; needs --reason.")] = False,
+    reason: Reason = "",
+    wait: Wait = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    pause: Annotated[bool, typer.Option("--pause", help="Let the rollout under way stay where it is.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let it go on, past what its step waits for.")] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="Let it go back to the version that serves.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Roll a validated version out to production, without downtime; or pause, resume or abort the rollout under way."""
+    verbs = [verb for verb, wanted in (("pause", pause), ("resume", resume), ("abort", abort)) if wanted]
+    if len(verbs) > 1:
+        raise typer.BadParameter("give only one of --pause, --resume, --abort")
+    if verbs:
+        _intervene(yard_of(context), ref, verbs[0], reason)
+        return
+    options = _options(strategy, steps, step_pause, surge, unavailable, keep_warm, analysis)
+    yard, (name, version) = yard_of(context), named_version(context, ref)
+    wish: dict[str, Any] = {"replicas": replicas, "min_replicas": min_replicas, "rollout": options}
+    wish["suite"] = suite_in(suite)
+    if dry_run:
+        _show(f"{name}:{version}", yard.deployments.preview(name, version, **wish), as_json)
+        return
+    before = _counted(yard)
+    asked = yard.deployments.promote_to_production(name, version, **wish, force=force, reason=reason, wait=False)
+    if wait:
+        _follow(yard, name, asked, before, as_json)
+    else:
+        print(f"{name}:{version} is asked for in production")
+
+
+def rollback(context: typer.Context, name: Name, reason: Reason = "", wait: Wait = True) -> None:
+    """Go back to the version that served production before."""
+    done = yard_of(context).deployments.rollback(name, reason=reason, wait=wait)
+    print(f"{name}:{done.target} {'serves' if wait else 'is asked for'} in production")
+
+
+def _options(
+    strategy: Literal["rolling", "canary"] | None,
+    steps: str | None,
+    step_pause_s: float | None,
+    surge: int | None,
+    unavailable: int | None,
+    keep_warm_s: float | None,
+    analysis: bool | None,
+) -> RolloutOptions:
+    from modelyard.deployment.promotion import RolloutOptions
+
+    return RolloutOptions(strategy, steps, step_pause_s, surge, unavailable, keep_warm_s, analysis)
+
+
+def _intervene(yard: Yard, ref: str, verb: str, reason: str) -> None:
+    from modelyard.deployment.rollout import describe
+    from modelyard.refs import ModelRef
+
+    name = ModelRef.parse(ref).name
+    now = getattr(yard.deployments, verb)(name, reason=reason)
+    print(f"{name}: {describe(now) or f'it goes back to {now.target}'}")
+
+
+def _show(ref: str, seen: Preview, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(seen))
+        return
+    print(f"{ref} in production, if everything goes well:")
+    for number, step in enumerate(seen.steps, 1):
+        print(f"{number:3}. {step}")
+    print(f"at most {seen.processes} replicas run, never fewer than {seen.least} get requests")
+
+
+def _follow(yard: Yard, name: str, asked: Deployment, before: Statistics | None, as_json: bool) -> None:
+    """Wait, showing how far it is on a terminal; then say how it went, also when it went back."""
+    from modelyard.deployment.rollout import describe
+
+    done: Deployment | None = None
+    try:
+        with _progress(f"{name}:{asked.target}") as told:
+            done = yard.deployments.wait(name, asked, told=told)
+    finally:
+        rows = _served(name, before, _counted(yard))
+        if as_json:
+            outcome, keys = done.outcome if done else "failed", ("version", "requests", "failed")
+            served = [dict(zip(keys, row, strict=True)) for row in rows]
+            print_json({"model": name, "version": str(asked.target), "outcome": outcome, "served": served})
+        else:
+            if done:
+                state = describe(done)
+                print(f"{name}: {state}" if state else f"{name}:{asked.target} serves in production")
+            if rows:
+                print_table(("VERSION", "REQUESTS", "FAILED"), rows)
+
+
+def _counted(yard: Yard) -> Statistics | None:
+    """What the gateway of this machine has counted; None where it does not run."""
+    try:
+        return yard.gateway_statistics()
+    except ModelyardError:
+        return None
+
+
+def _served(name: str, before: Statistics | None, after: Statistics | None) -> list[tuple[str, int, int]]:
+    """What each version had in production in between: requests, and those that failed by its fault."""
+    from modelyard.deployment.analyst import window
+
+    if after is None:
+        return []
+    mine = sorted(
+        {served for served, _ in after.requests if (served.model, served.environment) == (name, "production")}
+    )
+    rows = []
+    for served in mine:
+        now = window(after, served)
+        did = now.since(window(before, served)) if before else now
+        did = did or now  # the gateway was started anew in between
+        if did.requests:
+            rows.append((served.version, did.requests, did.failures))
+    return rows
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[Deployment], None]]:
+    """A line that says how far a rollout is, on a terminal."""
+    from modelyard.deployment.rollout import describe
+
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    with Status(what, console=Console(stderr=True)) as line:
+        yield lambda now: line.update(f"{what}  {describe(now)}")

@@ -1,0 +1,62 @@
+"""What can't work is found before a rollout begins: whether a machine has room for the replicas that it takes. Pure.
+
+A process can't be refused memory that other processes take later; so this is a check, not a promise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from modelyard.deployment.preview import Preview, preview
+from modelyard.errors import Refused
+from modelyard.repository import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a machine has left for a version: bytes of memory that are `available`, bytes that one `replica` will take,
+    and how that is known (`basis`); `ports` for so many more processes."""
+
+    available: int
+    replica: int
+    basis: str
+    ports: int
+
+
+def check(model: str, asked: Deployment, room: Room) -> Preview:
+    """Raises Refused for a rollout that there is no room for."""
+    seen = preview(asked)
+    more = seen.processes - seen.before
+    if more > room.ports:
+        raise Refused(
+            f"{model} needs {more} more replicas for a while, and there are ports for {room.ports}",
+            remedy=_remedy(asked, seen, "free some ports"),
+        )
+    if more * room.replica > room.available:
+        raise Refused(
+            f"{model} needs {_count(more)} for a while, which takes {_size(more * room.replica)} ({room.basis}), "
+            f"and {_size(room.available)} of memory are free",
+            remedy=_remedy(asked, seen, "stop something, or take fewer --replicas"),
+        )
+    return seen
+
+
+def _remedy(asked: Deployment, seen: Preview, otherwise: str) -> str:
+    """Doing with what is there, and what that costs."""
+    count = asked.spec.replicas
+    if not seen.before or (asked.spec.surge == 0 and asked.spec.strategy.kind == "rolling"):
+        return otherwise
+    left = (
+        f"{count - 1} of {count} replicas answer meanwhile"
+        if count > 1
+        else "then nobody answers until the new version is ready"
+    )
+    return f"{otherwise}, or use --strategy rolling --surge 0 --unavailable 1 --keep-warm 0 ({left})"
+
+
+def _count(more: int) -> str:
+    return "one more replica" if more == 1 else f"{more} more replicas"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
