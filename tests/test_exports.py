@@ -37,6 +37,7 @@ EXPORTED = {
     "VLLMServer",
     # Deployment.
     "DeploymentManager",
+    "KubernetesClient",
     "Report",
     "Suite",
     "read_suite",

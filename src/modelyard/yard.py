@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -26,10 +25,12 @@ if TYPE_CHECKING:
     from modelyard.deployment import DeploymentManager, LocalStatus
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
+    from modelyard.deployment.targets.kubernetes.parts import Parts as ClusterParts
+    from modelyard.deployment.targets.kubernetes.workloads import Workloads
     from modelyard.deployment.targets.launch import Launch
     from modelyard.deployment.targets.local import LocalTarget
     from modelyard.embeddings import EmbeddingManager
-    from modelyard.gateway.inference import Parts
+    from modelyard.gateway.inference import Parts as InferenceParts
     from modelyard.gateway.routes import RouteTable
     from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
@@ -128,7 +129,7 @@ class Yard:
         rules = self.settings.scan
         return inspect_files(files, policy=rules.pickles, modelscan_command=rules.modelscan)
 
-    def inference_parts(self) -> Parts:
+    def inference_parts(self) -> InferenceParts:
         """What an InferenceGateway needs."""
         from modelyard.engines import ENGINES
         from modelyard.gateway.inference import OwnGateway, Parts
@@ -215,6 +216,22 @@ class Yard:
             rules=LatestRules(self.configuration.watch).read,
         )
         return Controller(folder, reconciler, target, gateway, companions=companions)
+
+    @cached_property
+    def cluster_parts(self) -> ClusterParts:
+        """What leads models in a Kubernetes cluster. Raises MissingExtra, InvalidInput when there is no cluster."""
+        from modelyard.deployment.targets.kubernetes.cluster import connect
+        from modelyard.deployment.targets.kubernetes.parts import Parts
+
+        cluster = connect(self.settings.kubernetes)
+        return Parts(cluster, self.repository, self.workloads, self.signatures, self.settings)
+
+    @cached_property
+    def workloads(self) -> Workloads:
+        """What versions become in a cluster."""
+        from modelyard.deployment.targets.kubernetes.workloads import Workloads
+
+        return Workloads(self.settings, self.store.url, self._configured_engine)
 
     def gateway_statistics(self) -> Statistics:
         """What the gateway of this machine has counted. Raises Unavailable when it does not run."""
@@ -310,17 +327,13 @@ class Yard:
 
     def _local_target(self, folder: Path) -> LocalTarget:
         from modelyard.deployment.targets.local import LocalTarget
+        from modelyard.deployment.variables import replica_variables
 
-        rules = self.settings.security
+        keys = [str(path.expanduser().resolve()) for path in self.settings.security.trusted_keys]
         environ = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES} | {
-            "MODELYARD_STORE": self.store.url,
+            **replica_variables(self.settings, self.store.url, keys),
             "MODELYARD_CACHE": str(self.settings.cache),
-            "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),
             "MODELYARD_STATE": str(self.settings.state.expanduser().resolve()),
-            "MODELYARD_ENGINES": self.settings.engines.model_dump_json(exclude_unset=True),
-            **self._serving_variables(),
-            "MODELYARD_SECURITY__TRUSTED_KEYS": json.dumps([str(p.expanduser().resolve()) for p in rules.trusted_keys]),
-            "MODELYARD_SECURITY__REQUIRE_SIGNATURE": json.dumps(rules.require_signature),
         }
         drain_s = self.settings.serving.drain_timeout_s
         return LocalTarget(folder, self._launch, self._launch_pool, environ=environ, drain_timeout_s=drain_s)
@@ -331,11 +344,6 @@ class Yard:
         if not trust_code:
             return serving
         return serving.model_copy(update={"trust_code": tuple(str(version.digest) for version in versions)})
-
-    def _serving_variables(self) -> dict[str, str]:
-        serving = self.settings.serving.model_dump(mode="json", exclude_none=True)
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in serving.items()}
-        return {f"MODELYARD_SERVING__{key.upper()}": text for key, text in texts.items()}
 
     @staticmethod
     def _launch_pool(environment: str, replica: str, port: int) -> Launch:
