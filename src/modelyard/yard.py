@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from modelyard.deployment import DeploymentManager, LocalStatus
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
-    from modelyard.deployment.targets.kubernetes.parts import Parts as ClusterParts
-    from modelyard.deployment.targets.kubernetes.workloads import Workloads
+    from modelyard.deployment.targets.kubernetes.assembly import Assembly
     from modelyard.deployment.targets.launch import Launch
     from modelyard.deployment.targets.local import LocalTarget
     from modelyard.embeddings import EmbeddingManager
-    from modelyard.gateway.inference import Parts as InferenceParts
+    from modelyard.gateway.inference import Parts
     from modelyard.gateway.routes import RouteTable
     from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
@@ -103,7 +102,12 @@ class Yard:
         """Moves versions through the environments."""
         from modelyard.deployment import DeploymentManager
 
-        return DeploymentManager(self.repository, settings=self.settings, local=self.local_status(self.store))
+        return DeploymentManager(
+            self.repository,
+            settings=self.settings,
+            local=self.local_status(self.store),
+            kubernetes=lambda: self.cluster.parts,
+        )
 
     @cached_property
     def signatures(self) -> Signatures:
@@ -129,7 +133,7 @@ class Yard:
         rules = self.settings.scan
         return inspect_files(files, policy=rules.pickles, modelscan_command=rules.modelscan)
 
-    def inference_parts(self) -> InferenceParts:
+    def inference_parts(self) -> Parts:
         """What an InferenceGateway needs."""
         from modelyard.engines import ENGINES
         from modelyard.gateway.inference import OwnGateway, Parts
@@ -171,10 +175,12 @@ class Yard:
         return self.settings.state.expanduser().resolve() / hashlib.sha256(store.url.encode()).hexdigest()[:12]
 
     def local_status(self, store: Store) -> LocalStatus:
-        """What this machine can tell about the deployments of a store."""
+        """What this machine can tell about the deployments of a store, or what the cluster can that it talks to."""
         from modelyard.deployment import LocalStatus
         from modelyard.deployment.controller import running
 
+        if self.settings.deployment.target == "kubernetes":
+            return Yard(self.settings, store).cluster.status()
         folder = self.run_folder(store)
         local = self._local_target(folder)
         return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts)
@@ -218,20 +224,22 @@ class Yard:
         return Controller(folder, reconciler, target, gateway, companions=companions)
 
     @cached_property
-    def cluster_parts(self) -> ClusterParts:
-        """What leads models in a Kubernetes cluster. Raises MissingExtra, InvalidInput when there is no cluster."""
-        from modelyard.deployment.targets.kubernetes.cluster import connect
-        from modelyard.deployment.targets.kubernetes.parts import Parts
+    def cluster(self) -> Assembly:
+        """What leads models in a Kubernetes cluster."""
+        from modelyard.deployment.rules import LatestRules
+        from modelyard.deployment.targets.kubernetes.assembly import Assembly
 
-        cluster = connect(self.settings.kubernetes)
-        return Parts(cluster, self.repository, self.workloads, self.signatures, self.settings)
-
-    @cached_property
-    def workloads(self) -> Workloads:
-        """What versions become in a cluster."""
-        from modelyard.deployment.targets.kubernetes.workloads import Workloads
-
-        return Workloads(self.settings, self.store.url, self._configured_engine)
+        return Assembly(
+            self.settings,
+            self.repository,
+            self.signatures,
+            self._configured_engine,
+            self.launching.facts,
+            guard=self._guard,
+            rules=lambda: LatestRules(self.configuration.watch).read,
+            issuer=lambda: self.access.issuer,
+            folder=self.run_folder(self.store) / "cluster-gateway",
+        )
 
     def gateway_statistics(self) -> Statistics:
         """What the gateway of this machine has counted. Raises Unavailable when it does not run."""

@@ -13,6 +13,7 @@ import typer
 import modelyard
 from modelyard.cli import (
     catalog,
+    cluster,
     configuration,
     deployment,
     embeddings,
@@ -47,6 +48,7 @@ for group in (
     running,
     predicting,
     deployment,
+    cluster,
     tokens,
 ):
     group.add_to(app)

@@ -6,8 +6,9 @@ It writes wishes into the environments' journals and waits for a reconciler to m
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from modelyard import defaults
 from modelyard.deployment.client import ModelClient
@@ -29,6 +30,10 @@ from modelyard.repository import (
 )
 from modelyard.repository.signatures import Signatures
 from modelyard.settings import Settings
+
+if TYPE_CHECKING:
+    from modelyard.deployment.targets.kubernetes import KubernetesClient
+    from modelyard.deployment.targets.kubernetes.parts import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,8 @@ class Status:
 class DeploymentManager:
     """Stages, validates, promotes and rolls back.
 
-    `target` is `local` (replicas on this machine, run by `modelyard up`) or `none` (recorded only: another system
-    deploys); by default what the settings say.
+    `target` is `local` (replicas on this machine, run by `modelyard up`), `kubernetes` (pods, led by `modelyard
+    controller`) or `none` (recorded only: another system deploys); by default what the settings say.
     """
 
     def __init__(
@@ -72,17 +77,26 @@ class DeploymentManager:
         target: str | None = None,
         settings: Settings | None = None,
         local: LocalStatus | None = None,
+        kubernetes: Callable[[], Parts] | None = None,
     ) -> None:
         parts: Any = None if settings and local else defaults.yard()
         self.repo = model_repository
         self._settings: Settings = settings or parts.settings
         self._target = target or self._settings.deployment.target
         self._local: LocalStatus = local or parts.local_status(model_repository.storage)
+        self._kubernetes = kubernetes
         self._evidence = EvidenceJournal(model_repository.storage, "validation")
         self._user, rules = self._settings.user, self._settings.security
         self._signatures = Signatures(
             model_repository.storage, trusted=rules.trusted_keys, required=rules.require_signature
         )
+
+    @cached_property
+    def kube_client(self) -> KubernetesClient:
+        """The Kubernetes API, for Deployments of your own. Raises MissingExtra, InvalidInput."""
+        from modelyard.deployment.targets.kubernetes import KubernetesClient
+
+        return KubernetesClient(self._kubernetes() if self._kubernetes else None)
 
     def deploy_to_staging(
         self,
@@ -254,8 +268,8 @@ class DeploymentManager:
             return asked
         if not self._local.running():
             raise Unavailable(
-                f"recorded, but nothing on this machine carries out deployments for {self.repo.storage.url}",
-                remedy="start `modelyard up`; it will do it",
+                f"recorded, but nothing {_WHERE[self._target]} carries out deployments for {self.repo.storage.url}",
+                remedy=f"start `modelyard {_WHO[self._target]}`; it will do it",
             )
         return wait_for_rollout(
             self.repo.environment(environment), model, asked, timeout_s=self._settings.deployment.timeout_s
@@ -320,9 +334,11 @@ class _Size:
     def spec(self, old: Deployment, default: int) -> DeploymentSpec:
         count = self.replicas or (old.spec.replicas if old.rollout else default)
         on_demand = self.min_replicas == 0 or (old.spec.on_demand and self.replicas is None)
-        return DeploymentSpec(count, old.spec.surge, 0 if on_demand else None)
+        return replace(old.spec, replicas=count, min_replicas=0 if on_demand else None)
 
 
+_WHERE = {"local": "on this machine", "kubernetes": "in the cluster"}
+_WHO = {"local": "up", "kubernetes": "controller"}
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
 _MEND = "mend the model and validate it again, name the suite that counts with --suite, or use --force with --reason"
 

@@ -26,7 +26,7 @@ class KubernetesClient:
 
     def __init__(self, parts: Parts | None = None) -> None:
         yard: Any = None if parts else defaults.yard()
-        self._parts: Parts = parts or yard.cluster_parts
+        self._parts: Parts = parts or yard.cluster.parts
         self._rollouts = Rollouts(self._parts.cluster)
 
     @property
@@ -48,7 +48,9 @@ class KubernetesClient:
 
         The version is `new_model_version` (`v1.2.0` of the model that the Deployment runs, or `digits:v1.2.0`), or the
         one whose files `get_model` gave as `new_model_path`. With the strategy `recreate` the old replicas end first.
-        come up within `timeout_s` (by default as in the settings); then the Deployment is as it was before.
+        `spec` says how many replicas there are and what each may take; by default as many as before. `force` takes over
+        fields that others have set. Raises RolloutFailed with the reason when the version does not come up within
+        `timeout_s` (by default as in the settings); then the Deployment is as it was before.
         """
         if strategy not in get_args(Strategy):
             raise InvalidInput(f"{strategy!r} is no strategy", remedy=f"use one of {', '.join(get_args(Strategy))}")
@@ -81,7 +83,7 @@ class KubernetesClient:
         return self._parts.repository.resolve(f"{model}:{version}")
 
     def _by_path(self, path: Path, model: str) -> ModelVersion:
-        """The version whose files these are, of the Deployment's own model first: their folder is named by their digest."""
+        """The version whose files these are: their folder is named by their digest. The own model comes first."""
         repository = self._parts.repository
         for name in sorted(repository.list_models(), key=lambda each: (each != model, each)):
             for version in reversed(repository.registered(name)):

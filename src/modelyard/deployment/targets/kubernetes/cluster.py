@@ -84,10 +84,28 @@ class Cluster:
         except NotFound:
             return None
 
-    def list(self, resource: type[R], labels: dict[str, str] | None = None) -> list[R]:
+    def all(self, resource: type[R], labels: dict[str, str] | None = None) -> list[R]:
         return self._again(
             lambda: list(self.client.list(resource, labels=dict(labels or {}))), f"list {resource.__name__}"
         )
+
+    def listed(self, resource: type[R], labels: dict[str, str]) -> tuple[str, list[R]]:
+        """The objects, and the version since which changes are to be watched."""
+
+        def ask() -> tuple[str, list[R]]:
+            answer = self.client.list(resource, labels=dict(labels))
+            found = list(answer)
+            return answer.resourceVersion, found
+
+        return self._again(ask, f"list {resource.__name__}")
+
+    def create(self, found: NamespacedResource) -> None:
+        """Raises Conflict when it is there."""
+        self._again(lambda: self.client.create(found), f"create {type(found).__name__}")
+
+    def replace(self, found: NamespacedResource) -> None:
+        """Raises Conflict when it has changed since it was read."""
+        self._again(lambda: self.client.replace(found), f"replace {type(found).__name__}")
 
     def delete(self, resource: type[R], name: str) -> None:
         """Gone already is as good."""
@@ -149,8 +167,8 @@ class Cluster:
             log.warning(text)
 
 
-def connect(settings: KubernetesSettings) -> Cluster:
-    """The cluster of the kubeconfig, or the one this process runs in. Raises SettingsError's kin, InvalidInput."""
+def connect(settings: KubernetesSettings, *, patience_s: float) -> Cluster:
+    """The cluster of the kubeconfig, or the one this process runs in. Raises InvalidInput."""
     try:
         config = KubeConfig.from_env().get(settings.context)
         if config is None:
@@ -161,7 +179,7 @@ def connect(settings: KubernetesSettings) -> Cluster:
         raise InvalidInput(
             f"there is no cluster to talk to: {_one_line(str(error))}", remedy="set KUBECONFIG, or kubernetes.context"
         ) from error
-    cluster = Cluster(client, settings.patience_s)
+    cluster = Cluster(client, patience_s)
     weakref.finalize(cluster, client.close)
     return cluster
 

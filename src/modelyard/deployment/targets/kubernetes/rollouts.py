@@ -44,7 +44,7 @@ class Rollouts:
         return self.cluster.get(Deployment, name)
 
     def pods(self, name: str) -> list[Pod]:
-        return self.cluster.list(Pod, {names.INSTANCE: name, names.PART_OF: "modelyard"})
+        return self.cluster.all(Pod, {names.INSTANCE: name, names.PART_OF: "modelyard"})
 
     def progress(self, deployment: Deployment) -> Progress:
         """How far it is. Looks into logs only for a failure that does not say why."""
