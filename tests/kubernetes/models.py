@@ -30,7 +30,7 @@ class Times(torch.nn.Module):
 def register(repository: ModelRepository, folder: Path, version: str, factor: float) -> ModelVersion:
     """`classifier` in a version that multiplies by its factor."""
     place = folder / version
-    place.mkdir()
+    place.mkdir(parents=True)
     script: Callable[..., Any] = torch.jit.script
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -38,6 +38,7 @@ class PodRunner(threading.Thread):
             "initContainerStatuses": [_waiting(c, "PodInitializing") for c in self._spec.get("initContainers", [])],
             "containerStatuses": [_waiting(c, "PodInitializing") for c in self._spec["containers"]],
         }
+        self._environment: dict[str, str] = {}
         self._phase, self._reported = "Pending", ""
 
     def end(self, grace_s: float) -> None:
@@ -52,6 +53,12 @@ class PodRunner(threading.Thread):
             self._process.kill()
 
     def run(self) -> None:
+        try:
+            self._run()
+        except (ApiError, httpx2.HTTPError):  # its namespace is gone, or the API server
+            self.kill()
+
+    def _run(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._report()
         inits = self._statuses["initContainerStatuses"]
@@ -112,7 +119,7 @@ class PodRunner(threading.Thread):
         hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
         if hook and not self._killed.is_set():
             with contextlib.suppress(subprocess.TimeoutExpired):
-                subprocess.run(hook, env=self._environ(container), timeout=self._grace_s, check=True)
+                subprocess.run(hook, env=self._environment, timeout=self._grace_s, check=True)
         if self._killed.is_set():
             process.kill()
         process.terminate()
@@ -142,7 +149,7 @@ class PodRunner(threading.Thread):
     def _begin(self, container: Document, status: Document) -> subprocess.Popen[bytes]:
         if status.get("lastState"):
             status["restartCount"] += 1
-        environ = self._environ(container)
+        environ = self._environment = self._environ(container)
         command = [self._local(_expand(part, environ), container) for part in container["command"]]
         with self._log(container).open("ab") as log:
             self._process = subprocess.Popen(

@@ -11,8 +11,8 @@ from modelyard import KubernetesClient, Yard
 from modelyard.errors import RolloutFailed
 from modelyard.repository import DeploymentSpec
 
-from .conftest import client
 from .control_plane import ControlPlane
+from .fixtures import client
 from .kubelet import Kubelet
 from .models import register
 
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.kubernetes
 
 
 def test_a_deployment_is_led_to_a_version_and_to_the_next(
-    yard: Yard, kubelet: Kubelet, plane: ControlPlane, namespace: str, tmp_path: Path
+    cluster_yard: Yard, kubelet: Kubelet, plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
     for number in (1, 2):
-        register(yard.repository, tmp_path, f"v1.{number}.0", float(number))
-    path, _ = yard.repository.get_model("classifier", "v1.1.0")
+        register(cluster_yard.repository, tmp_path, f"v1.{number}.0", float(number))
+    path, _ = cluster_yard.repository.get_model("classifier", "v1.1.0")
     cluster = KubernetesClient()
 
     cluster.update_deployment("staging-server", new_model_path=path)
@@ -38,10 +38,10 @@ def test_a_deployment_is_led_to_a_version_and_to_the_next(
 
 
 def test_a_version_that_does_not_come_up_is_rolled_back(
-    yard: Yard, kubelet: Kubelet, plane: ControlPlane, namespace: str, tmp_path: Path
+    cluster_yard: Yard, kubelet: Kubelet, plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
     for number in (1, 2):
-        register(yard.repository, tmp_path, f"v1.{number}.0", float(number))
+        register(cluster_yard.repository, tmp_path, f"v1.{number}.0", float(number))
     cluster = KubernetesClient()
     cluster.update_deployment("production-server", new_model_version="classifier:v1.1.0")
 

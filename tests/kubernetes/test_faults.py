@@ -22,8 +22,8 @@ from modelyard.repository import DeploymentSpec
 from modelyard.repository.environments import Resources
 from modelyard.settings import KubernetesSettings, load_settings
 
-from .conftest import client
 from .control_plane import ControlPlane
+from .fixtures import client
 from .kubelet import Kubelet, wait_for
 from .models import register
 from .test_objects import FULL
@@ -62,9 +62,14 @@ def test_objects_pass_the_servers_own_check(plane: ControlPlane, namespace: str)
 
 
 def test_an_image_that_is_not_there(
-    yard: Yard, kubelet: Kubelet, plane: ControlPlane, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster_yard: Yard,
+    kubelet: Kubelet,
+    plane: ControlPlane,
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    register(yard.repository, tmp_path, "v1.0.0", 1.0)
+    register(cluster_yard.repository, tmp_path, "v1.0.0", 1.0)
     monkeypatch.setenv("MODELYARD_KUBERNETES__IMAGE", "modelyard:absent")
 
     with pytest.raises(RolloutFailed, match=r"is removed: pod s-.*: the image modelyard:absent can't be pulled \("):
@@ -76,16 +81,16 @@ def test_an_image_that_is_not_there(
         api.get(Deployment, "s")
 
 
-def test_a_node_without_room(yard: Yard, kubelet: Kubelet, tmp_path: Path) -> None:
-    register(yard.repository, tmp_path, "v1.0.0", 1.0)
+def test_a_node_without_room(cluster_yard: Yard, kubelet: Kubelet, tmp_path: Path) -> None:
+    register(cluster_yard.repository, tmp_path, "v1.0.0", 1.0)
     greedy = DeploymentSpec(progress_deadline_s=SOON, resources=Resources(gpus=2))
 
     with pytest.raises(RolloutFailed, match=r"no node takes it: .* Insufficient nvidia\.com/gpu"):
         KubernetesClient().update_deployment("s", new_model_version="classifier:v1.0.0", spec=greedy)
 
 
-def test_files_that_do_not_come(yard: Yard, kubelet: Kubelet, tmp_path: Path) -> None:
-    register(yard.repository, tmp_path, "v1.0.0", 1.0)
+def test_files_that_do_not_come(cluster_yard: Yard, kubelet: Kubelet, tmp_path: Path) -> None:
+    register(cluster_yard.repository, tmp_path, "v1.0.0", 1.0)
     stranger = DeploymentSpec(env={"AWS_SECRET_ACCESS_KEY": "wrong"})
 
     with pytest.raises(RolloutFailed, match=r"its files do not come \(exit code 1, 2 times\): error: "):
@@ -149,9 +154,9 @@ def test_an_api_server_that_does_not_come_back(
         connect(KubernetesSettings(), patience_s=0)
 
 
-def test_what_can_not_be_asked(yard: Yard, plane: ControlPlane, tmp_path: Path) -> None:
+def test_what_can_not_be_asked(cluster_yard: Yard, plane: ControlPlane, tmp_path: Path) -> None:
     cluster = KubernetesClient()
-    register(yard.repository, tmp_path, "v1.0.0", 1.0)
+    register(cluster_yard.repository, tmp_path, "v1.0.0", 1.0)
 
     with pytest.raises(InvalidInput, match="no strategy"):
         cluster.update_deployment("s", new_model_version="classifier:v1.0.0", strategy="big_bang")
@@ -166,14 +171,14 @@ def test_what_can_not_be_asked(yard: Yard, plane: ControlPlane, tmp_path: Path) 
 
 
 def test_a_failed_rollout_is_kept_with_its_reason(
-    yard: Yard, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster_yard: Yard, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register(yard.repository, tmp_path, "v1.0.0", 1.0)
+    register(cluster_yard.repository, tmp_path, "v1.0.0", 1.0)
     monkeypatch.setenv("MODELYARD_KUBERNETES__IMAGE", "modelyard:absent")
     monkeypatch.setenv("MODELYARD_KUBERNETES__PROGRESS_DEADLINE_S", str(SOON))
-    yard = Yard(load_settings())
-    yard.deployments.deploy_to_staging("classifier", "v1.0.0", wait=False)
-    controller, staging = yard.cluster.controller(), yard.repository.environment("staging")
+    cluster_yard = Yard(load_settings())
+    cluster_yard.deployments.deploy_to_staging("classifier", "v1.0.0", wait=False)
+    controller, staging = cluster_yard.cluster.controller(), cluster_yard.repository.environment("staging")
 
     def ended() -> bool:
         controller.tick()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from modelyard import DeploymentManager, Yard
 from modelyard.errors import RolloutFailed
 from modelyard.settings import load_settings
 
+from .fixtures import free_port
 from .kubelet import Kubelet, wait_for
 from .models import register
 from .running import Load, process
@@ -19,19 +19,19 @@ pytestmark = pytest.mark.kubernetes
 
 
 def test_promotion_and_rollback_fail_no_request(
-    yard: Yard, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster_yard: Yard, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
     monkeypatch.setenv("MODELYARD_GATEWAY__PORT", str(port))
     gateway, manager = f"http://127.0.0.1:{port}", Yard(load_settings()).deployments
     for number in (1, 2):
-        register(yard.repository, tmp_path, f"v1.{number}.0", float(number))
+        register(cluster_yard.repository, tmp_path, f"v1.{number}.0", float(number))
 
     with (
         process("controller", tmp_path / "controller.log"),
         process("gateway", tmp_path / "gateway.log", f"{gateway}/readyz"),
     ):
-        wait_for(yard.local_status(yard.store).running, what=(tmp_path / "controller.log").read_text)
+        wait_for(cluster_yard.local_status(cluster_yard.store).running, what=(tmp_path / "controller.log").read_text)
         stage_and_promote(manager, "v1.1.0", kubelet)
         manager.deploy_to_staging("classifier", "v1.2.0")
         with Load(gateway, "classifier").running() as load:
@@ -54,9 +54,3 @@ def stage_and_promote(manager: DeploymentManager, version: str, kubelet: Kubelet
     except RolloutFailed:
         print(kubelet.log())
         raise
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Commands that run in a cluster, or print what it is to run: controller, gateway, deploy manifests."""
+"""Commands that run in a cluster, or say what it is to run: controller, gateway, deploy manifests, deploy set."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from modelyard.cli.context import log_to_stderr, yard_of
+from modelyard.cli.context import Name, Reason, log_to_stderr, yard_of
 
-deploy = typer.Typer(help="Deployments for other systems to carry out.", no_args_is_help=True)
+deploy = typer.Typer(help="How models run where they are deployed.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
     app.command()(controller)
     app.command()(gateway)
     deploy.command()(manifests)
+    deploy.command("set")(change)
     app.add_typer(deploy, name="deploy")
 
 
@@ -52,12 +53,29 @@ def manifests(
     ] = None,
 ) -> None:
     """Print the objects that a version needs on Kubernetes, as YAML; the same each time."""
-    from modelyard.deployment.targets.kubernetes.manifests import as_yaml, changed, wanted
+    from modelyard.deployment.spec import changed
+    from modelyard.deployment.targets.kubernetes.manifests import as_yaml, wanted
 
     yard = yard_of(context)
     version, spec, where = wanted(yard.repository, ref, environment, yard.settings.deployment.replicas)
     workload = yard.cluster.workloads.of(version, where, changed(spec, changes or ()))
     print(as_yaml(workload, yard.settings.kubernetes), end="")
+
+
+def change(
+    context: typer.Context,
+    name: Name,
+    changes: Annotated[list[str], typer.Argument(metavar="KEY=VALUE", help="Such as resources.gpus=1, surge=0.")],
+    environment: Annotated[
+        Literal["staging", "production"],
+        typer.Option("--in", metavar="ENVIRONMENT", help="Where it runs: staging or production."),
+    ],
+    reason: Reason = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rollout has ended.")] = True,
+) -> None:
+    """Change how a model runs in an environment; what is deployed there is rolled over."""
+    yard_of(context).deployments.configure(name, environment, changes, reason=reason, wait=wait)
+    print(f"{name} in {environment}: {', '.join(changes)}")
 
 
 def _asked_to_stop() -> Event:

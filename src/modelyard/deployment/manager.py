@@ -5,7 +5,7 @@ It writes wishes into the environments' journals and waits for a reconciler to m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from modelyard.deployment.client import ModelClient
 from modelyard.deployment.facts import engine_of
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.rollout import wait_for_rollout
+from modelyard.deployment.spec import changed
 from modelyard.deployment.suite import DEFAULT, Suite
 from modelyard.deployment.validation import Report, Validation
 from modelyard.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable, ValidationFailed
@@ -202,6 +203,19 @@ class DeploymentManager:
         why = f"undeploy {name}" + (f": {reason}" if reason else "")
         return self._roll(name, environment, None, why=why, wait=wait, seen=now)
 
+    def configure(
+        self, model_name: str, environment: str, changes: Sequence[str], *, reason: str = "", wait: bool = True
+    ) -> Deployment:
+        """Change how a model runs in an environment, such as `resources.gpus=1`, now and from now on.
+
+        One that is deployed is rolled over; one that is not will run so. Raises InvalidInput for what can't be set.
+        """
+        name = parse_name(model_name)
+        now = self.repo.environment(environment).get(name)
+        why = f"set {' '.join(changes)} of {name}" + (f": {reason}" if reason else "")
+        size = _Size(changes=tuple(changes))
+        return self._roll(name, environment, now.target, why=why, size=size, wait=wait and bool(now.target), seen=now)
+
     def status(self) -> list[Status]:
         """Every model in every environment."""
         replicas, loaded = self._local.replicas(), self._local.loaded()
@@ -318,6 +332,7 @@ class _Size:
 
     replicas: int | None = None
     min_replicas: int | None = None
+    changes: tuple[str, ...] = ()  # of anything else, as key=value
 
     def check(self) -> None:
         if self.replicas is not None and self.min_replicas is not None:
@@ -334,7 +349,7 @@ class _Size:
     def spec(self, old: Deployment, default: int) -> DeploymentSpec:
         count = self.replicas or (old.spec.replicas if old.rollout else default)
         on_demand = self.min_replicas == 0 or (old.spec.on_demand and self.replicas is None)
-        return replace(old.spec, replicas=count, min_replicas=0 if on_demand else None)
+        return changed(replace(old.spec, replicas=count, min_replicas=0 if on_demand else None), self.changes)
 
 
 _WHERE = {"local": "on this machine", "kubernetes": "in the cluster"}

@@ -31,6 +31,7 @@ class KubernetesClient:
 
     @property
     def namespace(self) -> str:
+        """The one whose Deployments this leads."""
         return self._parts.cluster.namespace
 
     def update_deployment(

@@ -1,7 +1,8 @@
-"""A cluster for these tests: a real control plane with a small kubelet, and a store that its pods can reach."""
+"""A cluster for tests marked `kubernetes`: a real control plane, a small kubelet, a store that pods can reach."""
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,10 +80,16 @@ def cluster_variables(
 
 
 @pytest.fixture
-def yard(cluster_variables: None) -> Yard:
+def cluster_yard(cluster_variables: None) -> Yard:
     return Yard(load_settings())
 
 
 def client(plane: ControlPlane, namespace: str | None = None) -> Client:
     config = KubeConfig.from_file(plane.kubeconfig).get()
     return Client(config, namespace=namespace, timeout=httpx2.Timeout(5))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
