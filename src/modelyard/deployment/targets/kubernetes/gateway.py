@@ -13,7 +13,7 @@ from threading import Event
 
 from modelyard.deployment.routing import route_table
 from modelyard.deployment.targets.kubernetes.pod_watch import PodWatch
-from modelyard.deployment.targets.kubernetes.replicas import replicas, routed
+from modelyard.deployment.targets.kubernetes.replicas import traffic
 from modelyard.deployment.wanted import Newest
 from modelyard.errors import ModelyardError
 from modelyard.gateway import Gateway
@@ -58,6 +58,5 @@ class ClusterGateway:
         if wanted is None or pods is None:
             return
         self.gateway.start()
-        found = replicas(pods, self.port)
-        to = routed(found, pods, wanted.deployments)
+        found, to = traffic(pods, self.port, wanted.deployments)
         self.gateway.apply(self.guard(route_table(wanted.deployments, found, to, wanted.tags, wanted.rules)))

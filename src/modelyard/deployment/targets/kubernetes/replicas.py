@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from modelyard.deployment.plan import Replica, ReplicaState
 from modelyard.deployment.routing import Deployments
@@ -17,6 +18,9 @@ from modelyard.repository import Deployment, Pin
 if TYPE_CHECKING:
     from lightkube.resources.core_v1 import Pod
 
+_Standing = Literal["ready", "ending", "started"]
+_STANDINGS: tuple[_Standing | None, ...] = ("ready", "ending", "started")  # the fittest first
+
 
 def replicas(pods: Iterable[Pod], port: int) -> list[Replica]:
     """Those that have an address. One that is to end counts as ready: it answers until the end of what it has."""
@@ -24,16 +28,40 @@ def replicas(pods: Iterable[Pod], port: int) -> list[Replica]:
     return [replica for replica in found if replica is not None]
 
 
-def routed(found: Iterable[Replica], pods: Iterable[Pod], deployments: Deployments) -> frozenset[str]:
-    """Those that are to get requests: ready, not to end, and of a version that is wanted."""
-    staying = {str(pod.metadata.name) for pod in pods if pod.metadata and stays(pod)}
-    wanted = (each for each in found if each.state == "ready" and each.id in staying)
-    return frozenset(each.id for each in wanted if _is_wanted(each, deployments))
+def traffic(pods: Sequence[Pod], port: int, deployments: Deployments) -> tuple[list[Replica], frozenset[str]]:
+    """The replicas, and those that are to get requests: of a version that is wanted, ready, and not to end.
+
+    Where a model has none, those that are to end and still answer; where it has none of these, those that have started,
+    though they do not say that they are ready: a request that may fail is better than one that must.
+    """
+    found, chosen = replicas(pods, port), dict[tuple[str, str], tuple[int, set[str]]]()
+    standing = {str(pod.metadata.name): _standing(pod) for pod in pods if pod.metadata}
+    for each in found:
+        if standing[each.id] is not None and _is_wanted(each, deployments):
+            rank, there = chosen.get((each.environment, each.model), (len(_STANDINGS), set()))
+            own = _STANDINGS.index(standing[each.id])
+            if own <= rank:
+                chosen[each.environment, each.model] = own, (there if own == rank else set()) | {each.id}
+    to = frozenset(replica for _, ids in chosen.values() for replica in ids)
+    return [replace(each, state="ready") if each.id in to else each for each in found], to
 
 
 def stays(pod: Pod) -> bool:
     """Whether nobody has asked it to end."""
     return not (pod.metadata and pod.metadata.deletionTimestamp)
+
+
+def _standing(pod: Pod) -> _Standing | None:
+    """How fit it is for requests; None: not at all."""
+    if _is_ready(pod):
+        return "ready" if stays(pod) else "ending"
+    containers = (pod.status.containerStatuses if pod.status else None) or []
+    return "started" if containers and all(each.started for each in containers) and stays(pod) else None
+
+
+def _is_ready(pod: Pod) -> bool:
+    conditions = (pod.status.conditions if pod.status else None) or []
+    return any(each.type == "Ready" and each.status == "True" for each in conditions)
 
 
 def _is_wanted(replica: Replica, deployments: Deployments) -> bool:
