@@ -9,13 +9,14 @@ import contextlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+
+from ports import free_port
 
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 VARIABLE = "KUBEBUILDER_ASSETS"
@@ -42,7 +43,7 @@ class ControlPlane:
         self.kubeconfig = folder / "kubeconfig"
         self._bin = Path(os.environ[VARIABLE])
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._api, self._etcd, self._peer, self._manager, self._scheduler = _free_ports(5)
+        self._api, self._etcd, self._peer, self._manager, self._scheduler = (free_port() for _ in range(5))
 
     @contextlib.contextmanager
     def running(self) -> Iterator[ControlPlane]:
@@ -142,13 +143,3 @@ class ControlPlane:
 def _etcd() -> str:
     own = Path(os.environ.get(VARIABLE, "")) / "etcd"
     return str(own) if own.is_file() else shutil.which("etcd") or ""
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,9 +86,3 @@ def cluster_yard(cluster_variables: None) -> Yard:
 def client(plane: ControlPlane, namespace: str | None = None) -> Client:
     config = KubeConfig.from_file(plane.kubeconfig).get()
     return Client(config, namespace=namespace, timeout=httpx2.Timeout(5))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

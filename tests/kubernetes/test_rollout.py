@@ -9,13 +9,13 @@ import pytest
 from modelyard import DeploymentManager, Yard
 from modelyard.errors import RolloutFailed
 from modelyard.settings import load_settings
+from ports import free_port
 
-from .fixtures import free_port
 from .kubelet import Kubelet, wait_for
 from .models import register
 from .running import Load, process
 
-pytestmark = pytest.mark.kubernetes
+pytestmark = [pytest.mark.kubernetes, pytest.mark.long]
 
 
 def test_promotion_and_rollback_fail_no_request(

@@ -11,12 +11,12 @@ import pytest
 
 from modelyard import Yard
 from modelyard.settings import load_settings
+from ports import free_port
 
-from .fixtures import free_port
 from .kubelet import Kubelet, wait_for
 from .running import process
 
-pytestmark = pytest.mark.kubernetes
+pytestmark = [pytest.mark.kubernetes, pytest.mark.long]
 CHAT = {
     "model": "talker",
     "messages": [{"role": "user", "content": "Count to a hundred."}],
