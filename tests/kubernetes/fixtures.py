@@ -67,7 +67,7 @@ def cluster_variables(
         "STATE": tmp_path / "state",
         "USER": "tester",
         "DEPLOYMENT__TARGET": "kubernetes",
-        "DEPLOYMENT__TIMEOUT_S": 60,
+        "DEPLOYMENT__TIMEOUT_S": 200,
         "KUBERNETES__NAMESPACE": namespace,
         "KUBERNETES__IMAGE": IMAGE,
         "KUBERNETES__STORE_SECRET": "store",

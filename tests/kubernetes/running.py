@@ -49,8 +49,8 @@ class Load:
 
     gateway: str
     model: str
-    threads: int = 4
-    pause_s: float = 0.02
+    threads: int = 2
+    pause_s: float = 0.04
     answered: Counter[str] = field(default_factory=Counter)  # by version
     failed: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)

@@ -40,7 +40,7 @@ def test_promotion_and_rollback_fail_no_request(
             wait_for(lambda: load.answered["classifier:v1.2.0"] > 100)
             manager.rollback("classifier")
             enough = load.answered["classifier:v1.1.0"] + 50
-            wait_for(lambda: load.answered["classifier:v1.1.0"] > enough and load.count > 500)
+            wait_for(lambda: load.answered["classifier:v1.1.0"] > enough and load.count > 500, 120)
 
     print(load.answered)
     assert load.failed == []
