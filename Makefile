@@ -9,6 +9,7 @@ LITELLM := .venv-litellm
 PORTKEY := .venv-portkey
 NGINX  := .venv-nginx
 EMBEDDERS := .venv-embedding-peers .venv-infinity .venv-mlserver
+KUBERNETES := .kubernetes
 AZURE  := $(VENV)/azurite/.ready
 VLLM   := .venv-vllm
 TORCHSERVE := .venv-torchserve
@@ -17,7 +18,7 @@ TORCHSERVE := .venv-torchserve
 PYTEST_OPTIONS ?= -m "not side_environment and not ollama"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines demo up test check format peers bench docs clean
+.PHONY: help setup engines kubernetes demo up test check format peers bench docs clean
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1 /' | awk '{ printf "%-8s", $$1; $$1 = ""; print }'
@@ -64,6 +65,17 @@ $(AZURE): tests/azurite/package-lock.json | $(READY)
 	mkdir -p $(@D)
 	cp tests/azurite/package.json tests/azurite/package-lock.json $(@D)
 	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+kubernetes: $(KUBERNETES)/.ready ## Unpack a control plane, CONTROL_PLANE=ARCHIVE, for the tests marked `kubernetes`
+
+# The archive holds kube-apiserver, kube-controller-manager and kube-scheduler; etcd may come from Debian.
+$(KUBERNETES)/.ready:
+	@test -n "$(CONTROL_PLANE)" || { echo "name an archive: make kubernetes CONTROL_PLANE=control-plane.tar.xz" >&2; exit 1; }
+	mkdir -p $(@D)
+	tar -xf $(CONTROL_PLANE) -C $(@D)
+	test -x $(@D)/etcd || { cd $(@D) && apt-get download --quiet etcd-server && dpkg -x etcd-server_*.deb debian && \
+		cp debian/usr/bin/etcd .; }
 	@touch $@
 
 demo: $(READY) ## The way of a model, from an empty folder to a rolled-back production model
@@ -115,4 +127,4 @@ bench: $(READY) engines peers ## Measure side by side; BENCH=--quick for a try i
 
 clean: ## Remove everything that the targets made
 	rm -rf $(VENV) $(MLFLOW) $(VLLM) $(TORCHSERVE) $(LITELLM) $(PORTKEY) $(NGINX) $(EMBEDDERS)
-	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(KUBERNETES) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

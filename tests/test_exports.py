@@ -37,6 +37,7 @@ EXPORTED = {
     "VLLMServer",
     # Deployment.
     "DeploymentManager",
+    "KubernetesClient",
     "Report",
     "Suite",
     "read_suite",
@@ -57,6 +58,7 @@ PARAMETERS = {
     "ModelRepository.tags": ["name"],
     "ModelRepository.history": ["name"],
     "ModelImporter.import_model": ["source", "name", "version"],
+    "KubernetesClient.update_deployment": ["name", "new_model_path", "new_model_version", "strategy"],
     "InferenceGateway.route_request": ["model_name", "request_data"],
     "VLLMServer": ["url"],
     "VLLMServer.predict": ["model_name", "request"],

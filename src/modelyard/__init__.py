@@ -16,6 +16,7 @@ _PUBLIC = {
     "EmbeddingManager": "modelyard.embeddings",
     "GCS": "modelyard.store",
     "InferenceGateway": "modelyard.gateway.inference",
+    "KubernetesClient": "modelyard.deployment.targets.kubernetes",
     "LlamaCppServer": "modelyard.engines",
     "LocalDisk": "modelyard.store",
     "Memory": "modelyard.store",
@@ -41,6 +42,7 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from modelyard.configuration import ConfigurationManager
     from modelyard.deployment import DeploymentManager, Report, Suite, read_suite
+    from modelyard.deployment.targets.kubernetes import KubernetesClient
     from modelyard.embeddings import EmbeddingManager
     from modelyard.engines import LlamaCppServer, OllamaServer, PyTorchServer, TorchServeServer, VLLMServer
     from modelyard.errors import ModelyardError
@@ -61,6 +63,7 @@ __all__ = [
     "Digest",
     "EmbeddingManager",
     "InferenceGateway",
+    "KubernetesClient",
     "LlamaCppServer",
     "LocalDisk",
     "Memory",

@@ -40,6 +40,7 @@ FILE_NAME = "modelyard.toml"
 STORE_FOLDER = ".modelyard"
 Environment = Literal["development", "production"]
 Role = Literal["viewer", "caller", "deployer", "admin"]
+_DNS_LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _SECRET = {"token", "access.signing_key"}
 SECRET_VARIABLES = {"MODELYARD_TOKEN", "MODELYARD_ACCESS__SIGNING_KEY"}
 
@@ -157,13 +158,46 @@ class EngineSettings(_Section):
 
 
 class DeploymentSettings(_Section):
-    target: Literal["local", "none"] = Field(
+    target: Literal["local", "kubernetes", "none"] = Field(
         "local",
         description="`local`: replicas on this machine, run by `modelyard up`; "
+        "`kubernetes`: pods in a cluster, run by `modelyard controller`; "
         "`none`: deployments are recorded only, another system carries them out",
     )
     replicas: int = Field(1, ge=1, le=64, description="how many replicas a model gets at its first deployment")
     timeout_s: float = Field(300, gt=0, description="how long stage, promote and rollback wait for the rollout")
+
+
+class KubernetesSettings(_Section):
+    """Where and how models run on Kubernetes."""
+
+    context: str | None = Field(None, description="the context of the kubeconfig; unset: its current one, or the pod's")
+    namespace: str | None = Field(
+        None, pattern=_DNS_LABEL, description="the namespace; unset: that of the context, or of the pod"
+    )
+    image: str | None = Field(
+        None, min_length=1, description="the image of replicas, such as `registry.example/modelyard:0.1.0`"
+    )
+    image_pull_secrets: tuple[str, ...] = Field((), description="secrets with the registry's credentials")
+    store_secret: str | None = Field(
+        None, description="a secret whose keys become variables of replicas, such as `AWS_ACCESS_KEY_ID`"
+    )
+    service_account_annotations: dict[str, str] = Field(
+        default_factory=dict, description="annotations of replicas' service accounts, which give them a cloud's role"
+    )
+    cache: str = Field(
+        "emptyDir",
+        pattern=r"^(emptyDir|hostPath:/\S+|pvc:[a-z0-9.-]+)$",
+        description="where replicas keep models' files: `emptyDir`, `hostPath:/FOLDER` on each node, or `pvc:CLAIM`",
+    )
+    node_selector: dict[str, str] = Field(default_factory=dict, description="labels of the nodes that replicas run on")
+    port: int = Field(8080, ge=1024, le=65535, description="the port that replicas listen on")
+    drain_delay_s: int = Field(
+        5, ge=0, le=300, description="how long a pod that is to end goes on answering, until every gateway knows"
+    )
+    progress_deadline_s: int = Field(600, ge=1, description="a rollout on which nothing moved for so long has failed")
+    request_timeout_s: float = Field(10, gt=0, description="how long one request to the API server may take")
+    patience_s: float = Field(120, ge=0, description="how long an API server that is away is asked again")
 
 
 class ScanSettings(_Section):
@@ -269,6 +303,7 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     engines: EngineSettings = EngineSettings()
     deployment: DeploymentSettings = DeploymentSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     scan: ScanSettings = ScanSettings()
     security: SecuritySettings = SecuritySettings()
     access: AccessSettings = AccessSettings()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from modelyard.deployment.client import ModelClient
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
+    from modelyard.deployment.targets.kubernetes.assembly import Assembly
     from modelyard.deployment.targets.launch import Launch
     from modelyard.deployment.targets.local import LocalTarget
     from modelyard.embeddings import EmbeddingManager
@@ -103,7 +103,12 @@ class Yard:
         """Moves versions through the environments."""
         from modelyard.deployment import DeploymentManager
 
-        return DeploymentManager(self.repository, settings=self.settings, local=self.local_status(self.store))
+        return DeploymentManager(
+            self.repository,
+            settings=self.settings,
+            local=self.local_status(self.store),
+            kubernetes=lambda: self.cluster.parts,
+        )
 
     @cached_property
     def signatures(self) -> Signatures:
@@ -171,11 +176,13 @@ class Yard:
         return self.settings.state.expanduser().resolve() / hashlib.sha256(store.url.encode()).hexdigest()[:12]
 
     def local_status(self, store: Store) -> LocalStatus:
-        """What this machine can tell about the deployments of a store."""
+        """What this machine can tell about the deployments of a store, or what the cluster can that it talks to."""
         from modelyard.deployment import LocalStatus
         from modelyard.deployment.controller import running
         from modelyard.deployment.targets.room import local_room
 
+        if self.settings.deployment.target == "kubernetes":
+            return Yard(self.settings, store).cluster.status()
         folder = self.run_folder(store)
         local = self._local_target(folder)
         room = partial(local_room, local)
@@ -222,6 +229,24 @@ class Yard:
         )
         events = Events(reconciler.environments, self._webhook(), folder)
         return Controller(folder, reconciler, target, gateway, companions=[*companions, events])
+
+    @cached_property
+    def cluster(self) -> Assembly:
+        """What leads models in a Kubernetes cluster."""
+        from modelyard.deployment.rules import LatestRules
+        from modelyard.deployment.targets.kubernetes.assembly import Assembly
+
+        return Assembly(
+            self.settings,
+            self.repository,
+            self.signatures,
+            self._configured_engine,
+            self.launching.facts,
+            guard=self._guard,
+            rules=lambda: LatestRules(self.configuration.watch).read,
+            issuer=lambda: self.access.issuer,
+            folder=self.run_folder(self.store) / "cluster-gateway",
+        )
 
     def gateway_statistics(self) -> Statistics:
         """What the gateway of this machine has counted. Raises Unavailable when it does not run."""
@@ -329,17 +354,13 @@ class Yard:
 
     def _local_target(self, folder: Path) -> LocalTarget:
         from modelyard.deployment.targets.local import LocalTarget
+        from modelyard.deployment.variables import replica_variables
 
-        rules = self.settings.security
+        keys = [str(path.expanduser().resolve()) for path in self.settings.security.trusted_keys]
         environ = {key: value for key, value in os.environ.items() if key not in SECRET_VARIABLES} | {
-            "MODELYARD_STORE": self.store.url,
+            **replica_variables(self.settings, self.store.url, keys),
             "MODELYARD_CACHE": str(self.settings.cache),
-            "MODELYARD_CACHE_LIMIT": str(int(self.settings.cache_limit or 0)),
             "MODELYARD_STATE": str(self.settings.state.expanduser().resolve()),
-            "MODELYARD_ENGINES": self.settings.engines.model_dump_json(exclude_unset=True),
-            **self._serving_variables(),
-            "MODELYARD_SECURITY__TRUSTED_KEYS": json.dumps([str(p.expanduser().resolve()) for p in rules.trusted_keys]),
-            "MODELYARD_SECURITY__REQUIRE_SIGNATURE": json.dumps(rules.require_signature),
         }
         drain_s = self.settings.serving.drain_timeout_s
         return LocalTarget(folder, self._launch, self._launch_pool, environ=environ, drain_timeout_s=drain_s)
@@ -350,11 +371,6 @@ class Yard:
         if not trust_code:
             return serving
         return serving.model_copy(update={"trust_code": tuple(str(version.digest) for version in versions)})
-
-    def _serving_variables(self) -> dict[str, str]:
-        serving = self.settings.serving.model_dump(mode="json", exclude_none=True)
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in serving.items()}
-        return {f"MODELYARD_SERVING__{key.upper()}": text for key, text in texts.items()}
 
     @staticmethod
     def _launch_pool(environment: str, replica: str, port: int) -> Launch:

@@ -14,7 +14,7 @@ import pytest
 from .conftest import Cli, Result, refused
 
 HEAVY = ("torch", "boto3", "fastapi", "starlette", "numpy", "obstore", "onnxruntime", "transformers", "uvicorn")
-GROUPS = ("", "config", "embed", "token")
+GROUPS = ("", "config", "deploy", "embed", "token")
 COMMANDS = (
     *("init", "register", "import", "ls", "show", "pull", "tag", "history", "verify", "serve", "api"),
     *("predict", "doctor", "diff", "yank", "delete", "gc", "copy", "scan", "sign"),
@@ -22,6 +22,7 @@ COMMANDS = (
     *("embed texts", "embed compare"),
     *("token init", "token create", "token ls", "token revoke", "token rotate", "token off"),
     *("stage", "validate", "promote", "rollback", "undeploy", "status", "logs", "up"),
+    *("controller", "gateway", "deploy manifests", "deploy set"),
 )
 
 WATCHED = """

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from lightkube.resources.apps_v1 import Deployment as ClusterDeployment
 
 from modelyard import (
     S3,
@@ -29,6 +30,7 @@ from modelyard import (
     DeploymentManager,
     EmbeddingManager,
     InferenceGateway,
+    KubernetesClient,
     LocalDisk,
     ModelRepository,
     ModelyardError,
@@ -36,6 +38,7 @@ from modelyard import (
     PyTorchServer,
     Suite,
     VLLMServer,
+    Yard,
     get_env,
 )
 from modelyard.errors import NotFound, Unavailable, ValidationFailed
@@ -263,6 +266,51 @@ def test_a_version_that_is_not_staged_is_not_promoted(deployed: DeploymentManage
         deployed.promote_to_production(model_name="classifier", model_version="v2.0.0")
 
     assert deployed.repo.tags("classifier")["production"] != "v2.0.0"
+
+
+class ClusterManager:
+    """As it was written down; validation is another test's."""
+
+    def __init__(self, model_repository: ModelRepository) -> None:
+        self.repo = model_repository
+        self.kube_client = KubernetesClient()
+
+    def deploy_to_staging(self, model_name: str, model_version: str) -> None:
+        model_path, _ = self.repo.get_model(model_name, model_version)
+        self.kube_client.update_deployment("staging-server", new_model_path=model_path)
+
+    def promote_to_production(self, model_name: str, model_version: str) -> None:
+        self.kube_client.update_deployment(
+            "production-server", new_model_version=model_version, strategy="rolling_update"
+        )
+
+
+@pytest.mark.kubernetes
+def test_deployment_on_a_cluster(cluster_yard: Yard, kubelet: object, tmp_path: Path) -> None:
+    for version, factor in (("v1.0.0", 2.0), ("v1.1.0", 3.0)):
+        artifacts = save_model(tmp_path / version, factor)
+        cluster_yard.repository.register_model("classifier", version, artifacts, {"signature": SIGNATURE})
+    manager = ClusterManager(cluster_yard.repository)
+    manager.kube_client.update_deployment("production-server", new_model_version="classifier:v1.0.0")
+
+    manager.deploy_to_staging("classifier", "v1.1.0")
+    manager.promote_to_production("classifier", "v1.1.0")
+
+    for name in ("staging-server", "production-server"):
+        assert version_of(cluster_yard, name) == "v1.1.0"
+
+
+@pytest.mark.kubernetes
+def test_the_managers_client_of_a_cluster(cluster_yard: Yard) -> None:
+    found = DeploymentManager(cluster_yard.repository).kube_client
+    assert isinstance(found, KubernetesClient)
+    assert found.namespace.startswith("test-")
+
+
+def version_of(yard: Yard, name: str) -> Any:
+    found = yard.cluster.parts.cluster.get(ClusterDeployment, name)
+    assert found is not None and found.metadata is not None and found.metadata.annotations is not None
+    return found.metadata.annotations["modelyard/version"]
 
 
 @contextmanager

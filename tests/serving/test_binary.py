@@ -81,7 +81,7 @@ BAD = {
     "a size of nothing": (_size(None), "the binary_data_size None"),
     "bytes left over": (_size(8, b"123456789"), "1 bytes of binary data belong to no input"),
     "too few for the shape": (_request(b"1234"), "has 4 bytes of binary data; FP32 [1, 2] takes 8"),
-    "a shape beyond all memory": (_request(shape=[2**62, 2**62]), "has 8 bytes of binary data"),
+    "a shape beyond all memory": (_request(shape=[2**62, 2**62]), "is larger than any tensor"),
     "parameters of no object": (_request(parameters=[8]), "not an object"),
     "a truth of 2": (_request(b"\x02", datatype="BOOL", shape=[1]), "BOOL values only; send 0 or 1"),
     "a cut length": (_bytes(b"\x01\x00", [1]), "ends within the length of an element"),

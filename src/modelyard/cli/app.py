@@ -13,6 +13,7 @@ import typer
 import modelyard
 from modelyard.cli import (
     catalog,
+    cluster,
     configuration,
     deployment,
     embeddings,
@@ -51,6 +52,7 @@ for group in (
     validating,
     deployment,
     promoting,
+    cluster,
     tokens,
 ):
     group.add_to(app)

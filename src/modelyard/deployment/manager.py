@@ -6,9 +6,10 @@ It writes wishes into the environments' journals and waits for a reconciler to m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from modelyard import defaults
 from modelyard.configuration import ConfigurationManager
@@ -33,6 +34,10 @@ from modelyard.repository import (
 )
 from modelyard.repository.signatures import Signatures
 from modelyard.settings import Settings
+
+if TYPE_CHECKING:
+    from modelyard.deployment.targets.kubernetes import KubernetesClient
+    from modelyard.deployment.targets.kubernetes.parts import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,8 @@ class Status:
 class DeploymentManager:
     """Stages, validates, promotes and rolls back.
 
-    `target` is `local` (replicas on this machine, run by `modelyard up`) or `none` (recorded only: another system
-    deploys); by default what the settings say.
+    `target` is `local` (replicas on this machine, run by `modelyard up`), `kubernetes` (pods, led by `modelyard
+    controller`) or `none` (recorded only: another system deploys); by default what the settings say.
     """
 
     def __init__(
@@ -77,17 +82,26 @@ class DeploymentManager:
         target: str | None = None,
         settings: Settings | None = None,
         local: LocalStatus | None = None,
+        kubernetes: Callable[[], Parts] | None = None,
     ) -> None:
         parts: Any = None if settings and local else defaults.yard()
         self.repo = model_repository
         self._settings: Settings = settings or parts.settings
         self._target = target or self._settings.deployment.target
         self._local: LocalStatus = local or parts.local_status(model_repository.storage)
+        self._kubernetes = kubernetes
         self._configuration = ConfigurationManager(model_repository.storage, user=self._settings.user)
         self._user, rules = self._settings.user, self._settings.security
         self._signatures = Signatures(
             model_repository.storage, trusted=rules.trusted_keys, required=rules.require_signature
         )
+
+    @cached_property
+    def kube_client(self) -> KubernetesClient:
+        """The Kubernetes API, for Deployments of your own. Raises MissingExtra, InvalidInput."""
+        from modelyard.deployment.targets.kubernetes import KubernetesClient
+
+        return KubernetesClient(self._kubernetes() if self._kubernetes else None)
 
     def deploy_to_staging(
         self,
@@ -237,6 +251,19 @@ class DeploymentManager:
         why = f"undeploy {name}" + (f": {reason}" if reason else "")
         return self._roll(name, environment, None, why=why, wait=wait, seen=now)
 
+    def configure(
+        self, model_name: str, environment: str, changes: Sequence[str], *, reason: str = "", wait: bool = True
+    ) -> Deployment:
+        """Change how a model runs in an environment, such as `resources.gpus=1`, now and from now on.
+
+        One that is deployed is rolled over; one that is not will run so. Raises InvalidInput for what can't be set.
+        """
+        name = parse_name(model_name)
+        now = self.repo.environment(environment).get(name)
+        why = f"set {' '.join(changes)} of {name}" + (f": {reason}" if reason else "")
+        size = Size(strategy=promotion.back(now.spec), changes=tuple(changes))
+        return self._roll(name, environment, now.target, why=why, size=size, wait=wait and bool(now.target), seen=now)
+
     def status(self) -> list[Status]:
         """Every model in every environment."""
         replicas, loaded = self._local.replicas(), self._local.loaded()
@@ -268,7 +295,13 @@ class DeploymentManager:
         return version
 
     def _strategy(self, model: str, options: RolloutOptions, suite: Suite | None) -> Strategy:
-        return promotion.strategy(options, self._configuration.parsed("rollout"), model, suite)
+        found = promotion.strategy(options, self._configuration.parsed("rollout"), model, suite)
+        if self._target == "kubernetes" and (found.kind == "canary" or found.analysis or found.keep_warm_s):
+            raise Refused(
+                "on Kubernetes there are rolling updates only, without analysis and without replicas kept warm",
+                remedy="give --strategy rolling --no-analysis --keep-warm 0",
+            )
+        return found
 
     def _intervene(self, name: str, verb: str, reason: str, change: Callable[[Deployment], Deployment]) -> Deployment:
         why = f"{verb} the rollout of {name}" + (f": {reason}" if reason else "")
@@ -281,8 +314,8 @@ class DeploymentManager:
             return asked
         if not self._local.running():
             raise Unavailable(
-                f"recorded, but nothing on this machine carries out deployments for {self.repo.storage.url}",
-                remedy="start `modelyard up`; it will do it",
+                f"recorded, but nothing {_WHERE[self._target]} carries out deployments for {self.repo.storage.url}",
+                remedy=f"start `modelyard {_WHO[self._target]}`; it will do it",
             )
         timeout_s, journal = self._settings.deployment.timeout_s, self.repo.environment(environment)
         return wait_for_rollout(journal, model, asked, timeout_s=timeout_s, told=told)
@@ -332,6 +365,8 @@ class DeploymentManager:
         return Gate(self.repo, self._settings, self._local, self._signatures)
 
 
+_WHERE = {"local": "on this machine", "kubernetes": "in the cluster"}
+_WHO = {"local": "up", "kubernetes": "controller"}
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
 
 

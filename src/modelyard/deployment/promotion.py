@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from modelyard.configuration.sections import ANY_MODEL, Rollout
+from modelyard.deployment.spec import changed
 from modelyard.deployment.suite import Suite
 from modelyard.errors import Conflict, InvalidInput
 from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Pause, Strategy
@@ -40,11 +41,13 @@ AS_CONFIGURED = RolloutOptions()
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a wish says about replicas; None: as before. The strategy is its own."""
+    """What a wish says about replicas; None: as before. The strategy is its own; `changes` of anything else, as
+    key=value."""
 
     replicas: int | None = None
     min_replicas: int | None = None
     strategy: Strategy = field(default_factory=Strategy)
+    changes: tuple[str, ...] = ()
 
     def check(self) -> None:
         if self.replicas is not None and self.min_replicas is not None:
@@ -61,7 +64,8 @@ class Size:
     def spec(self, old: Deployment, default: int) -> DeploymentSpec:
         count = self.replicas or (old.spec.replicas if old.rollout else default)
         on_demand = self.min_replicas == 0 or (old.spec.on_demand and self.replicas is None)
-        return DeploymentSpec(count, 0 if on_demand else None, self.strategy)
+        sized = replace(old.spec, replicas=count, min_replicas=0 if on_demand else None, strategy=self.strategy)
+        return changed(sized, self.changes)
 
 
 def strategy(

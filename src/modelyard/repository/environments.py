@@ -8,9 +8,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from modelyard.errors import IntegrityError, InvalidInput
 from modelyard.refs import ModelRef
@@ -21,6 +21,7 @@ from modelyard.store.documents import RESTORE, problem
 
 NAMES = ("staging", "production")
 _KEPT = 20
+_QUANTITY = r"^([0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?)?$"
 
 Outcome = Literal["", "running", "done", "failed"]
 
@@ -37,14 +38,33 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What each replica asks for and may take, in Kubernetes' quantities (`500m`, `2Gi`); empty: any."""
+
+    cpu: Annotated[str, Field(pattern=_QUANTITY)] = ""
+    memory: Annotated[str, Field(pattern=_QUANTITY)] = ""
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentSpec:
     """How a model runs in an environment: with replicas of its own, or, with `min_replicas` 0, on demand: in a process
     that it shares with others, loaded at its first request and unloaded when it is idle. `strategy` is how the version
-    that the wish is about takes over."""
+    that the wish is about takes over.
+
+    What follows counts on Kubernetes. `max_replicas`: up to so many, by the load on their CPUs. `env`: variables of the
+    replicas. `grace_period_s`: what a replica may take to end, `progress_deadline_s`: a rollout to move on; unset: as
+    the settings say.
+    """
 
     replicas: int = 1
     min_replicas: int | None = None
     strategy: Strategy = field(default_factory=Strategy)
+    max_replicas: int | None = None
+    resources: Resources = field(default_factory=Resources)
+    env: Mapping[str, str] = field(default_factory=dict)
+    grace_period_s: Annotated[int, Field(ge=1)] | None = None
+    progress_deadline_s: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def surge(self) -> int:

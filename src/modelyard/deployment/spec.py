@@ -1,0 +1,44 @@
+"""Changing how a model runs, as people write it: `resources.gpus=1`. How a version takes over is the wish's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from modelyard.errors import InvalidInput
+from modelyard.repository import DeploymentSpec
+from modelyard.store.documents import problem
+
+_adapter = TypeAdapter(DeploymentSpec)
+
+
+def changed(spec: DeploymentSpec, changes: Iterable[str]) -> DeploymentSpec:
+    """The spec with `key=value` changes, such as `resources.gpus=1`. Raises InvalidInput."""
+    document: dict[str, Any] = _adapter.dump_python(spec, mode="json", exclude={"strategy"})
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise InvalidInput(f"{change!r} sets nothing", remedy="write it as replicas=2 or resources.memory=2Gi")
+        first, _, second = key.partition(".")
+        inner = isinstance(document.get(first), dict)
+        known = (
+            first in document and inner == bool(second) and (first == "env" or not inner or second in document[first])
+        )
+        if not known:
+            raise InvalidInput(f"a deployment has no {key!r}", remedy=f"use one of {', '.join(_keys(document))}")
+        if inner:
+            document[first][second] = value
+        else:
+            document[first] = value or None
+    try:
+        return replace(_adapter.validate_python(document), strategy=spec.strategy)
+    except ValidationError as error:
+        raise InvalidInput(f"this can't be set: {problem(error)}", remedy="mend the value") from error
+
+
+def _keys(document: dict[str, Any]) -> list[str]:
+    plain = [key for key, value in document.items() if not isinstance(value, dict)]
+    return [*plain, *(f"resources.{key}" for key in document["resources"]), "env.NAME"]

@@ -1,0 +1,108 @@
+"""From pods to replicas, as the rest of the deployment package knows them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from modelyard.deployment.plan import Replica, ReplicaState
+from modelyard.deployment.routing import Deployments
+from modelyard.deployment.targets.kubernetes import names
+from modelyard.engines import ENGINES
+from modelyard.errors import InvalidInput
+from modelyard.refs import Digest, ModelRef, Version
+from modelyard.repository import Deployment, Pin
+
+if TYPE_CHECKING:
+    from lightkube.resources.core_v1 import Pod
+
+_Standing = Literal["ready", "ending", "started"]
+_STANDINGS: tuple[_Standing | None, ...] = ("ready", "ending", "started")  # the fittest first
+
+
+def replicas(pods: Iterable[Pod], port: int) -> list[Replica]:
+    """Those that have an address. One that is to end counts as ready: it answers until the end of what it has."""
+    found = (_replica(pod, port) for pod in pods)
+    return [replica for replica in found if replica is not None]
+
+
+def traffic(pods: Sequence[Pod], port: int, deployments: Deployments) -> tuple[list[Replica], frozenset[str]]:
+    """The replicas, and those that are to get requests: of a version that is wanted, ready, and not to end.
+
+    Where a model has none, those that are to end and still answer; where it has none of these, those that have started,
+    though they do not say that they are ready: a request that may fail is better than one that must.
+    """
+    found, chosen = replicas(pods, port), dict[tuple[str, str], tuple[int, set[str]]]()
+    standing = {str(pod.metadata.name): _standing(pod) for pod in pods if pod.metadata}
+    for each in found:
+        if standing[each.id] is not None and _is_wanted(each, deployments):
+            rank, there = chosen.get((each.environment, each.model), (len(_STANDINGS), set()))
+            own = _STANDINGS.index(standing[each.id])
+            if own <= rank:
+                chosen[each.environment, each.model] = own, (there if own == rank else set()) | {each.id}
+    to = frozenset(replica for _, ids in chosen.values() for replica in ids)
+    return [replace(each, state="ready") if each.id in to else each for each in found], to
+
+
+def stays(pod: Pod) -> bool:
+    """Whether nobody has asked it to end."""
+    return not (pod.metadata and pod.metadata.deletionTimestamp)
+
+
+def _standing(pod: Pod) -> _Standing | None:
+    """How fit it is for requests; None: not at all."""
+    if _is_ready(pod):
+        return "ready" if stays(pod) else "ending"
+    containers = (pod.status.containerStatuses if pod.status else None) or []
+    return "started" if containers and all(each.started for each in containers) and stays(pod) else None
+
+
+def _is_ready(pod: Pod) -> bool:
+    conditions = (pod.status.conditions if pod.status else None) or []
+    return any(each.type == "Ready" and each.status == "True" for each in conditions)
+
+
+def _is_wanted(replica: Replica, deployments: Deployments) -> bool:
+    deployment = deployments.get(replica.environment, {}).get(replica.model, Deployment())
+    return replica.pin in (deployment.serving, deployment.target)
+
+
+def _replica(pod: Pod, port: int) -> Replica | None:
+    metadata, status = pod.metadata, pod.status
+    notes, labels = (metadata.annotations or {}, metadata.labels or {}) if metadata else ({}, {})
+    if metadata is None or status is None or not status.podIP:
+        return None
+    try:
+        version, digest = Version.parse(notes.get(names.VERSION, "")), Digest.parse(notes.get(names.DIGEST, ""))
+        ref = ModelRef(notes[names.MODEL], version, digest=digest)
+        engine = ENGINES[notes[names.ENGINE]]
+    except (InvalidInput, KeyError):
+        return None  # somebody else's
+    state, since = _state(pod)
+    return Replica(
+        id=str(metadata.name),
+        environment=labels.get(names.ENVIRONMENT, ""),
+        model=ref.name,
+        pin=Pin(version, digest),
+        rollout="",
+        state=state,
+        since_s=(datetime.now(UTC) - since).total_seconds() if since else 0.0,
+        port=port,
+        host=status.podIP,
+        keeps_connections=engine.keeps_connections,
+        engine=engine.name,
+        internal_name=engine.internal_name(ref),
+    )
+
+
+def _state(pod: Pod) -> tuple[ReplicaState, datetime | None]:
+    conditions = (pod.status.conditions if pod.status else None) or []
+    ready = next((each for each in conditions if each.type == "Ready"), None)
+    ending = pod.metadata is not None and pod.metadata.deletionTimestamp is not None
+    if pod.status and pod.status.phase in ("Failed", "Succeeded"):
+        return "exited", None
+    if ending or (ready and ready.status == "True"):
+        return "ready", ready.lastTransitionTime if ready else None
+    return "starting", ready.lastTransitionTime if ready else None
