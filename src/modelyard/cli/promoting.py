@@ -124,7 +124,8 @@ def _intervene(yard: Yard, ref: str, verb: str, reason: str) -> None:
 
     name = ModelRef.parse(ref).name
     now = getattr(yard.deployments, verb)(name, reason=reason)
-    print(f"{name}: {describe(now) or f'it goes back to {now.target}'}")
+    goes_back = f"it goes back to {now.target}" if now.target else "it is not served"
+    print(f"{name}: {describe(now) or goes_back}")
 
 
 def _show(ref: str, seen: Preview, as_json: bool) -> None:

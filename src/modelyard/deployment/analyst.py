@@ -142,5 +142,5 @@ def _result(looking: Future[Verdict]) -> Verdict:
     """A look that failed says nothing about the version."""
     try:
         return looking.result()
-    except ModelyardError as error:
+    except (ModelyardError, OSError) as error:
         return Verdict("too_little", f"it can't be judged: {error}")
