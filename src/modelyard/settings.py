@@ -34,7 +34,7 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
-from modelyard.errors import SettingsError
+from modelyard.errors import NotFound, SettingsError
 
 FILE_NAME = "modelyard.toml"
 STORE_FOLDER = ".modelyard"
@@ -356,3 +356,15 @@ def _explain(error: Exception, path: Path | None) -> str:
 def get_env() -> Environment:
     """`development` or `production`, from MODELYARD_ENV or modelyard.toml."""
     return load_settings().env
+
+
+def nearest_store(folder: Path) -> Path:
+    """The store's folder in a folder or above it, else the one in the home folder. Raises NotFound."""
+    found = next((p / STORE_FOLDER for p in (folder, *folder.parents) if (p / STORE_FOLDER).is_dir()), None)
+    home = Path.home() / STORE_FOLDER
+    if found is None and not home.is_dir():
+        raise NotFound(
+            f"there is no store: no {STORE_FOLDER} in {folder} or above it, nor in the home folder",
+            remedy="make one with `modelyard init`, or name one with --store or MODELYARD_STORE",
+        )
+    return found or home

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard.configuration import ConfigurationManager
-from modelyard.errors import InvalidInput, NotFound
+from modelyard.errors import InvalidInput
 from modelyard.refs import ModelRef
 from modelyard.repository import Inspection, ModelRepository, ModelVersion, Pin
 from modelyard.repository.index import Index
-from modelyard.settings import SECRET_VARIABLES, STORE_FOLDER, ServingSettings, Settings, load_settings
+from modelyard.settings import SECRET_VARIABLES, ServingSettings, Settings, load_settings, nearest_store
 from modelyard.store import Cache, Store, open_store
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Yard:
 
         Raises NotFound when there is none.
         """
-        return self._store or open_store(self.settings.store or str(_nearest_store(Path.cwd())))
+        return self._store or open_store(self.settings.store or str(nearest_store(Path.cwd())))
 
     def at(self, store: str) -> Yard:
         """The yard with the same settings and another store, given by its URL or folder. Raises NotFound."""
@@ -389,21 +389,9 @@ class Yard:
 
 
 def _import_runtimes(versions: Sequence[ModelVersion]) -> None:
-
     from modelyard.serving.runtimes import prepare
     from modelyard.serving.server import settle
 
     settle()
     for version in versions:
         prepare(version)
-
-
-def _nearest_store(folder: Path) -> Path:
-    found = next((p / STORE_FOLDER for p in (folder, *folder.parents) if (p / STORE_FOLDER).is_dir()), None)
-    home = Path.home() / STORE_FOLDER
-    if found is None and not home.is_dir():
-        raise NotFound(
-            f"there is no store: no {STORE_FOLDER} in {folder} or above it, nor in the home folder",
-            remedy="make one with `modelyard init`, or name one with --store or MODELYARD_STORE",
-        )
-    return found or home
