@@ -59,6 +59,20 @@ def test_embeddings_are_the_same_as_numbers_and_as_base64(client: openai.OpenAI)
     np.testing.assert_allclose(decoded, vectors[0], atol=1e-6)
 
 
+def test_embeddings_of_a_task_come_from_its_model(client: openai.OpenAI) -> None:
+    answer = client.embeddings.with_raw_response.create(model="task:semantic-search", input="A river.")
+    expected = client.embeddings.create(model=EMBEDDER, input="A river.").data[0].embedding
+    np.testing.assert_allclose(answer.parse().data[0].embedding, expected, atol=1e-6)
+    assert answer.headers["x-modelyard-model"].startswith(f"{EMBEDDER}:v1.0.0@sha256:")
+
+
+def test_a_model_is_described_by_its_name(client: openai.OpenAI) -> None:
+    for name in (EMBEDDER, f"{EMBEDDER}:v1.0.0"):
+        assert client.models.retrieve(name).id == name
+    with pytest.raises(openai.NotFoundError, match="/v1/models/nobody' is not served here; served: "):
+        client.models.retrieve("nobody")
+
+
 def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="'nobody' is not served here; served: "):
         client.embeddings.create(model="nobody", input="x")

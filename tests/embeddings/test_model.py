@@ -18,6 +18,7 @@ from modelyard.configuration import ConfigurationManager
 from modelyard.embeddings import EmbeddingManager, EmbeddingModel
 from modelyard.errors import InvalidInput
 from modelyard.repository import ModelRepository
+from modelyard.serving import runtimes
 
 from .builders import WORDS, minilm, save_static
 
@@ -50,6 +51,24 @@ def test_minilm_gives_the_vectors_that_sentence_transformers_gives(
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
     assert model.stamp == str(registered.ref)
     assert repr(model) == f"EmbeddingModel('{registered.ref}')"
+
+
+def test_a_version_in_int8_gives_the_vectors_that_the_model_server_gives(
+    manager: EmbeddingManager, real_repository: ModelRepository
+) -> None:
+    for version, metadata in (("v1.0.0", {}), ("v1.1.0", {"serving": {"precision": "int8"}})):
+        registered = real_repository.register_model("all-MiniLM-L6-v2", version, minilm(), metadata)
+    exact, rounded = manager.model("all-MiniLM-L6-v2:v1.0.0"), manager.model("all-MiniLM-L6-v2:v1.1.0")
+    texts = ["The parcel is late.", "Where is my order?"]
+
+    vectors = rounded.encode(texts)
+
+    served = runtimes.load(registered, minilm()).infer({"text": np.array(texts, dtype=object)})["embedding"]
+    assert np.allclose(vectors, served, atol=1e-5)
+    assert not np.allclose(vectors, exact.encode(texts), atol=1e-4)
+    assert (rounded.encode("a cat").shape, rounded.dimension) == ((384,), 384)
+    with pytest.raises(InvalidInput, match="there is no prompt"):
+        rounded.encode(texts, prompt="query: ")
 
 
 def test_shapes(model: EmbeddingModel) -> None:

@@ -68,13 +68,14 @@ def test_requests_are_counted_by_version_and_status(gateway: Gateway, client: Cl
 
 def test_tokens_of_answers_and_of_streams(gateway: Gateway, client: Client, upstream: Start) -> None:
     apply(gateway, backend("ns/digit", upstream("one").endpoint()))
-    client.post("ns/digit", usage={"prompt_tokens": 5, "completion_tokens": 6})
+    client.post("ns/digit", usage={"prompt_tokens": 3, "completion_tokens": 2})
+    client.post("ns/digit", usage={"prompt_tokens": 2, "completion_tokens": 4}, kind="application/json; charset=utf-8")
     stream: dict[str, Any] = {"usage": {"prompt_tokens": 7, "completion_tokens": 8}, "stream": True, "events": 3}
     client.post("ns/digit", **stream, stream_options={"include_usage": True})
     client.post("ns/digit", **stream)  # not read: its client did not ask for the usage
     client.post("ns/digit", "/v1/embeddings", usage={"prompt_tokens": 900})  # vectors are not held back to be read
     client.post("ns/digit", usage={"prompt_tokens": "many"})
-    found = seen(gateway, lambda found: counted(found.first_tokens) == 2 and counted(found.durations) == 5)
+    found = seen(gateway, lambda found: counted(found.first_tokens) == 2 and counted(found.durations) == 6)
     assert found.tokens == {(DIGIT, "prompt"): 12, (DIGIT, "completion"): 14}
     assert found.first_tokens.keys() == found.durations.keys() == {DIGIT}
 

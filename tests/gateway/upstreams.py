@@ -94,7 +94,7 @@ class Upstream:
         self.bodies.append(body)
         if asked.get("hold"):
             await self._hold(receive)
-        content_type = b"text/event-stream" if "stream" in asked else b"application/json"
+        content_type = b"text/event-stream" if "stream" in asked else asked.get("kind", "application/json").encode()
         headers_sent = [(b"content-type", content_type)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers_sent})
         gone = asyncio.ensure_future(receive())

@@ -6,13 +6,14 @@ Knows sentence-transformers; knows nothing of tasks and configuration. Heavy lib
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from modelyard.errors import InvalidInput, MissingExtra
 from modelyard.repository.manifest import ModelVersion
+from modelyard.serving.runtimes.precision import declared_backend, declared_precision
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -105,6 +106,36 @@ class EmbeddingModel:
             raise InvalidInput(f"{self.name}:{self.version} can't embed this: {_first_line(error)}") from error
 
 
+class _AsServed:
+    """A version whose metadata say what it is computed in, computed as the model server does."""
+
+    prompts: Mapping[str, str] = {}
+    _TAKEN = frozenset({"batch_size", "show_progress_bar", "normalize_embeddings"})
+
+    def __init__(self, version: ModelVersion, folder: Path) -> None:
+        from modelyard.serving import runtimes
+
+        self._runtime = runtimes.load(version, folder)
+
+    def get_embedding_dimension(self) -> int:
+        (embedding,) = self._runtime.signature.outputs
+        return embedding.shape[-1]
+
+    def encode(self, sentences: str | list[str], **options: Any) -> NDArray[np.float32]:
+        """Raises ValueError for an option that the model server does not have."""
+        import numpy as np
+
+        if wrong := {key for key, value in options.items() if value is not None} - self._TAKEN:
+            raise ValueError(f"with serving.precision or serving.backend there is no {min(wrong)}")
+        one = isinstance(sentences, str)
+        texts = np.array([sentences] if one else sentences, dtype=object)
+        vectors = np.asarray(self._runtime.infer({"text": texts})["embedding"], dtype=np.float32)
+        if options.get("normalize_embeddings"):
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        found: NDArray[np.float32] = vectors[0] if one else vectors
+        return found
+
+
 def load(version: ModelVersion, folder: Path, *, device: str | None = None) -> EmbeddingModel:
     """The model in a folder of verified files, on a device of torch; None: the fastest there is.
 
@@ -123,8 +154,12 @@ def _load(version: ModelVersion, folder: Path, device: str | None) -> EmbeddingM
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
+        if declared_precision(version) != "fp32" or declared_backend(version) == "onnx":
+            return EmbeddingModel(version, _AsServed(version, folder))
         encoder = SentenceTransformer(str(folder), device=device, local_files_only=True, trust_remote_code=False)
         return EmbeddingModel(version, encoder.eval())
+    except InvalidInput:
+        raise
     except UnpicklingError as error:  # torch reads pickles of weights alone, and advises to let it read anything
         raise InvalidInput(
             f"{version.name}:{version.version} can't be loaded: its pickle holds more than weights",

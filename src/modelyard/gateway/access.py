@@ -41,10 +41,11 @@ UNAUTHORIZED = Problem(
     "a valid token is needed; send it as 'Authorization: Bearer <token>', or as your client's API key",
     "unauthorized",
 )
+EXPIRED = Problem(401, "the token has expired; ask an administrator for another one", "token_expired")
 REVOKED = Problem(401, "the token was revoked; ask an administrator for another one", "token_revoked")
 FORBIDDEN = Problem(
     403,
-    "the token does not allow this: neither its role nor its models may be missing; ask an administrator",
+    "the token is good, but not for this: its role or its models do not allow it; ask an administrator",
     "forbidden",
 )
 
@@ -60,6 +61,7 @@ def refusals() -> list[tuple[Document, Problem, dict[str, str]]]:
     """Conditions on Envoy's own answers, what is said instead, and with which headers."""
     return [
         (_details(f"contains('[{_REVOKED}]')"), REVOKED, _WWW_AUTHENTICATE),
+        (_details("contains('Jwt_is_expired')"), EXPIRED, _WWW_AUTHENTICATE),
         (_details("startsWith('jwt_authn_access_denied')"), UNAUTHORIZED, _WWW_AUTHENTICATE),
         (_details("startsWith('rbac_access_denied')"), FORBIDDEN, {}),
     ]

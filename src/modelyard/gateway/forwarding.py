@@ -53,7 +53,8 @@ def forwarding(
     after = detour.next if detour else first_fallback(route)
     mirror = None if detour else route.mirror
     shares = [
-        _share(table.backend(backend), weight, or_else_to=after, by_body=by_body) for backend, weight in route.weights
+        _share(table.backend(backend), weight, or_else_to=after, by_body=by_body, told=route.task or detour is not None)
+        for backend, weight in route.weights
     ]
     weighted: Document = {"clusters": shares}
     action: Document = {
@@ -79,7 +80,8 @@ def renames(route: Route, table: RouteTable) -> bool:
     return any(table.backend(backend).internal_name is not None for backend, _ in route.weights)
 
 
-def _share(backend: Backend, weight: int, *, or_else_to: str | None, by_body: bool) -> Document:
+def _share(backend: Backend, weight: int, *, or_else_to: str | None, by_body: bool, told: bool) -> Document:
+    """A backend and its part; `told`: which version is meant, as the request has another name."""
     # The answer of a fallback has its own label already.
     label = _header(MODEL_HEADER, backend.label, only_if_absent=or_else_to is not None)
     share: Document = {
@@ -87,7 +89,7 @@ def _share(backend: Backend, weight: int, *, or_else_to: str | None, by_body: bo
         "weight": weight,
         "response_headers_to_add": [label],
     }
-    if backend.pool:
+    if backend.pool or told:
         share["request_headers_to_add"] = [_header(SERVED_HEADER, backend.label)]
     if backend.remote:
         share["host_rewrite_literal"] = backend.remote.authority

@@ -70,6 +70,7 @@ def _matcher(table: RouteTable, models: Document, fixed: list[Document]) -> Docu
     by_path = {
         "/v1/": _by_body(table),
         "/v1/models": matching.routes(models, _nothing_there()),
+        "/v1/models/": _described(table),
         _MODELS: matching.routes(_unknown_path(table)),
         **dict(_by_path(table)),
     }
@@ -125,11 +126,11 @@ def _detoured(detour: Detour, table: RouteTable) -> list[Document]:
     return [by_body, by_path | _UNREAD, _nothing_there()]
 
 
-def _paths(name: str) -> list[str]:
+def _paths(name: str, below: str = _MODELS) -> list[str]:
     """The paths of a name: ':' may come percent-encoded (the listener has decoded '%2F')."""
     before, colon, after = name.partition(":")
     spellings = (":", "%3A", "%3a") if colon else ("",)
-    return [f"{_MODELS}{before}{spelling}{after}" for spelling in spellings]
+    return [f"{below}{before}{spelling}{after}" for spelling in spellings]
 
 
 def _body_problems(table: RouteTable) -> list[Document]:
@@ -152,9 +153,23 @@ def _nothing_there() -> Document:
     return _problem(_ANY, replies.NO_SUCH_PATH)
 
 
+def _described(table: RouteTable) -> Document:
+    """Each model by its name, to GET alone."""
+    known = {
+        path: matching.routes(_reply({"path": path, "headers": [_method("GET")]}, _model(name)), _nothing_there())
+        for name in table.names
+        for path in _paths(name, below="/v1/models/")
+    }
+    unknown = replies.unknown_model("the model at '%REQ(:PATH):200%'", table.names)
+    return matching.choose(matching.header(":path"), "exact", known, matching.routes(_problem(_ANY, unknown)))
+
+
 def _models(table: RouteTable) -> Document:
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": NAME} for name in table.names]
-    return {"object": "list", "data": data}
+    return {"object": "list", "data": [_model(name) for name in table.names]}
+
+
+def _model(name: str) -> Document:
+    return {"id": name, "object": "model", "created": 0, "owned_by": NAME}
 
 
 def _guarded(forward: Document, route: Route, table: RouteTable) -> Document:

@@ -10,8 +10,8 @@ import json
 from urllib.parse import urlsplit
 
 from modelyard.gateway.forwarding import MODEL_HEADER
-from modelyard.gateway.replies import Document
-from modelyard.gateway.route_config import METADATA
+from modelyard.gateway.replies import JSON, Document
+from modelyard.gateway.route_config import JSON_TYPES, METADATA
 from modelyard.settings import GatewaySettings
 
 PREFIX = "modelyard"
@@ -91,7 +91,11 @@ def http_filters(settings: GatewaySettings) -> list[Document]:
     }
     answers = {
         "@type": f"{_EXTENSIONS}.filters.http.json_to_metadata.v3.JsonToMetadata",
-        "response_rules": {"rules": rules},
+        "response_rules": {
+            "rules": rules,
+            "allow_content_types": [JSON],
+            "allow_content_types_regex": {"regex": JSON_TYPES},  # llama.cpp says its charset, too
+        },
     }
     # Each event costs a parse, so streams are read for those alone who asked for the usage in them.
     return [

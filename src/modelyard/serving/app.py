@@ -29,7 +29,7 @@ from modelyard.serving.rerank import parse_rerank, rerank_document
 from modelyard.serving.uses import Uses, use
 
 MODEL_HEADER = "x-modelyard-model"
-SERVED_HEADER = "x-modelyard-served"  # names the exact version, in a pool that many names lead to
+SERVED_HEADER = "x-modelyard-served"  # names the exact version, where the name asked for is not its own
 _READY_PATIENCE_S = 1.0
 _BINARY = "application/octet-stream"
 

@@ -84,11 +84,11 @@ class Models:
     async def use(
         self,
         text: str,
-        _label: str | None = None,
+        label: str | None = None,
         *,
         patience_s: float | None = None,  # noqa: ARG002 - all are there
     ) -> AsyncIterator[LoadedModel]:
-        yield self.find(text)
+        yield self.find(label or text)
 
     def find(self, text: str) -> LoadedModel:
         """The model for `name` (its highest version here) or `name:version`. Raises NotFound, Unavailable.
