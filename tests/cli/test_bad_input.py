@@ -178,6 +178,9 @@ COMMANDS = {
     "predict good --json '{\"inputs\": []}'": "start `modelyard up`",
     "predict good --json {": "--json is not JSON",
     "predict good --json []": "--json holds no JSON object; write {…}",
+    "predict good --json '{\"messages\": [], \"stream\": true}'": "predict does not stream; leave out stream",
+    "predict good --text ''": "--text holds an empty string; leave it out",
+    "predict task:semantic-search --text hi": "is a task; ask it at /v1/embeddings, or with `modelyard embed --task se",
     "predict 'a b' --json {}": NAME,
 }
 

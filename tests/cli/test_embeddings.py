@@ -53,8 +53,11 @@ def test_vectors_come_a_line_each_with_their_stamp(embed: Cli) -> None:
 
 
 def test_as_json_they_name_model_version_and_digest(embed: Cli) -> None:
-    found = embed("embed", "a cat", "--model", "static", "--json").json
+    printed = embed("embed", "a cat", "--model", "static", "--json")
+    found = printed.json
 
+    (vector,) = (line for line in printed.out.splitlines() if '"embedding":' in line)
+    assert json.loads(vector.partition(":")[2]) == found["embeddings"][0]["embedding"]
     assert (found["model"], found["version"], found["dimension"]) == ("static", "v2.0.0", 5)
     assert found["stamp"] == f"static:v2.0.0@{found['digest']}"
     assert [len(row["embedding"]) for row in found["embeddings"]] == [5]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ import typer
 if TYPE_CHECKING:
     from modelyard.store.transfer import Progress
     from modelyard.yard import Yard
+
+_NUMBER = r"-?[0-9][0-9.eE+-]*"
+_NUMBERS = re.compile(rf"\[\n\s+{_NUMBER}(?:,\n\s+{_NUMBER})*\n\s+\]")  # no text of JSON holds a line break
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the history.")]
@@ -77,7 +81,9 @@ def log_to_stderr() -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """A list of numbers on one line, everything else on lines of its own."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    print(_NUMBERS.sub(lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

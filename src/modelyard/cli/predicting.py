@@ -41,10 +41,13 @@ def predict(
     from modelyard.refs import ModelRef
     from modelyard.repository.environments import NAMES as ENVIRONMENTS
 
+    _refuse_task(ref)
     yard, model = yard_of(context), ModelRef.parse(ref)
     given = Raw(tuple(texts or ()), tuple(files or ()), query)
     if bool(given.names) == (as_json is not None):
         raise InvalidInput("give either --text, --file or --json", remedy="see `modelyard predict --help`")
+    if not all(given.texts):
+        raise InvalidInput("--text holds an empty string", remedy="leave it out")
     request = None if as_json is None else _request(as_json)
     generates = request is None and yard.repository.resolve(model).model.task == "text-generation"
     name = model.name
@@ -118,4 +121,15 @@ def _request(text: str) -> dict[str, Any]:
         raise InvalidInput(f"--json is not JSON: {error}", remedy="write {…}") from error
     if not isinstance(request, dict):
         raise InvalidInput("--json holds no JSON object", remedy="write {…}")
+    if request.get("stream"):
+        raise InvalidInput("predict does not stream", remedy="leave out stream")
     return request
+
+
+def _refuse_task(ref: str) -> None:
+    head, colon, task = ref.partition(":")
+    if colon and head == "task":
+        raise InvalidInput(
+            f"predict asks models, and {ref!r} is a task",
+            remedy=f"ask it at /v1/embeddings, or with `modelyard embed --task {task or 'TASK'}`",
+        )

@@ -149,9 +149,12 @@ def _image(path: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return _read(path).decode()
+        text = _read(path).decode()
     except UnicodeDecodeError:
         raise InvalidInput(f"{path} is not a text", remedy="give a file in UTF-8") from None
+    if not text:
+        raise InvalidInput(f"{path} is empty", remedy="leave it out")
+    return text
 
 
 def _read(path: Path) -> bytes:
