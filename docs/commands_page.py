@@ -15,9 +15,10 @@ _HEAD = """\
 <!-- Written by docs/generate.py. Change the commands in src/modelyard/cli/ instead. -->
 
 A command ends with 0 when it is done, with 1 after one line on stderr that says what is wrong and what to do, and with
-2 when it was written wrongly. `REF` is a model's `name`, `name:v1.2.0` or `name:tag`; a name alone means the latest
-release. `--store URL` may stand anywhere on the line; without it the store is `MODELYARD_STORE`, else the nearest
-`.modelyard` upward from the current folder, else the one in the home folder.
+2 when it was written wrongly. `REF` says which version of a model is meant: `name:v1.2.0`, or `name:tag`, whatever the
+tag means now; where a command takes a `name` alone, that is the latest release. `--store URL` may stand anywhere on the
+line; without it the store is `MODELYARD_STORE`, else the nearest `.modelyard` upward from the current folder, else the
+one in the home folder.
 """
 
 

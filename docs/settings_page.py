@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,12 +76,19 @@ def _row(key: str, field: FieldInfo) -> str:
 def _default(key: str, field: FieldInfo) -> str:
     if key in _COMPUTED:
         return _COMPUTED[key]
-    default: Any = field.default
+    if field.is_required():
+        return "none; it must be set"
+    default: Any = field.get_default(call_default_factory=True)
     if isinstance(default, ByteSize):
         return f"`{default.human_readable(separator=' ').replace('.0', '')}`"
     if default is None:
         return _UNSET.get(key, "unset")
-    return f"`{default}`"
+    return f"`{_toml(default)}`"
+
+
+def _toml(value: Any) -> str:
+    """As `modelyard.toml` has it; a text without its quotation marks."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _bounds(field: FieldInfo) -> str:

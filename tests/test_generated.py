@@ -45,6 +45,19 @@ def test_a_page_that_lies_is_found_and_written_anew(tmp_path: Path) -> None:
         assert (docs / page).read_text() == (DOCS / page).read_text()
 
 
+def test_defaults_are_written_as_the_file_has_them() -> None:
+    rows = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in settings_rows()}
+
+    assert rows["`oidc_roles`"] == "`{}`"
+    assert rows["`trust_code`"] == "`[]`"
+    assert rows["`token_metrics`"] == "`true`"
+    assert rows["`env`"] == "`development`"
+
+
+def settings_rows() -> list[str]:
+    return [line for line in (DOCS / PAGES[1]).read_text().splitlines() if line.startswith("| `")]
+
+
 def test_every_command_and_option_is_on_the_page() -> None:
     page = (DOCS / PAGES[0]).read_text()
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -269,7 +269,8 @@ class Settings(BaseSettings):
 
     env: Environment = Field(
         "development",
-        description="`development` or `production`: which engine `InferenceGateway` asks for language models",
+        description="`development` or `production`: which engine language models run on here, and which one "
+        "`InferenceGateway` asks",
     )
     store: str | None = Field(
         None,

@@ -110,3 +110,11 @@ def test_compare_without_data(embed: Cli, folder: Path) -> None:
     (folder / "bad.jsonl").write_text("{}\n")
     refused(embed("embed", "compare", "a", "b", "--dataset", "nothing"), "there is no data set nothing")
     refused(embed("embed", "compare", "a", "b", "--dataset", "bad.jsonl"), "bad.jsonl:1 can't be read: query")
+
+
+def test_what_the_card_says_is_shown_in_words(embed: Cli, folder: Path, models: Path) -> None:
+    shutil.copytree(models.parent / "v1.0.0", folder / "model")
+    (folder / "model" / "README.md").write_text("---\nlanguage: [en, de]\n---\n")
+    assert embed("register", "model", "spoken:v1.0.0").code == 0
+
+    assert "  languages: en, de\n" in embed("show", "spoken").out

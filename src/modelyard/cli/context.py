@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from modelyard.errors import InvalidInput
+    from modelyard.refs import ModelRef
     from modelyard.store.transfer import Progress
     from modelyard.yard import Yard
 
@@ -22,6 +24,7 @@ _NUMBERS = re.compile(rf"\[\n\s+{_NUMBER}(?:,\n\s+{_NUMBER})*\n\s+\]")  # no tex
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Kept in the history.")]
 Reference = Annotated[str, typer.Argument(metavar="REF", help="name, name:v1.2.0 or name:tag.")]
+Selected = Annotated[str, typer.Argument(metavar="REF", help="name:v1.2.0 or name:tag.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model's name.")]
 
 Include = Annotated[
@@ -55,15 +58,23 @@ def yard_of(context: typer.Context) -> Yard:
     return session.yard
 
 
-def exact(ref: str) -> tuple[str, str]:
+def exact(context: typer.Context, ref: str) -> tuple[str, str]:
     """The name and version of a reference that must say which: a change is never made to what a tag happens to mean."""
-    from modelyard.errors import InvalidInput
     from modelyard.refs import ModelRef
 
     parsed = ModelRef.parse(ref)
     if parsed.version is None:
-        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {parsed.name}:v1.0.0")
+        raise no_version(context, parsed)
     return parsed.name, str(parsed.version)
+
+
+def no_version(context: typer.Context, ref: ModelRef, *, or_tag: str = "") -> InvalidInput:
+    """What to say of a reference that leaves the version open. Raises NotFound when there is no such model at all."""
+    from modelyard.errors import InvalidInput
+
+    newest = yard_of(context).repository.versions(ref.name)[-1]
+    tagged = f" or {ref.name}:{or_tag}" if or_tag else ""
+    return InvalidInput(f"{str(ref)!r} names no version", remedy=f"write {ref.name}:{newest}{tagged}")
 
 
 def parse_value(text: str) -> Any:

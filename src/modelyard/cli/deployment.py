@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from modelyard.cli.context import Json, Name, Reason, Reference, log_to_stderr, print_json, print_table, yard_of
-from modelyard.errors import InvalidInput, NotFound
+from modelyard.cli.context import (
+    Json,
+    Name,
+    Reason,
+    Selected,
+    log_to_stderr,
+    no_version,
+    print_json,
+    print_table,
+    yard_of,
+)
+from modelyard.errors import NotFound
 
 if TYPE_CHECKING:
     from modelyard.deployment import Suite
@@ -38,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
 def stage(
     context: typer.Context,
-    ref: Reference,
+    ref: Selected,
     replicas: Replicas = None,
     min_replicas: MinReplicas = None,
     wait: Wait = True,
@@ -132,7 +142,7 @@ def named_version(context: typer.Context, ref: str) -> tuple[str, str]:
 
     parsed = ModelRef.parse(ref)
     if not parsed.selector:
-        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {ref}:v1.0.0 or {ref}:latest")
+        raise no_version(context, parsed, or_tag="latest")
     version = yard_of(context).repository.resolve(parsed)
     return version.name, str(version.version)
 

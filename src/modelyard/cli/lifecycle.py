@@ -44,7 +44,7 @@ def yank(
     reason: Reason = "",
 ) -> None:
     """Keep a version, but let nothing new resolve to it."""
-    repository, (name, version) = yard_of(context).repository, exact(ref)
+    repository, (name, version) = yard_of(context).repository, exact(context, ref)
     if undo:
         repository.undo_yank(name, version, reason=reason)
         print(f"{name}:{version} is not yanked any more")
@@ -57,7 +57,7 @@ def delete(context: typer.Context, ref: Exact, reason: Reason = "", dry_run: Dry
     """Remove a version's files for good; its number is never used again."""
     from modelyard.refs import ModelRef
 
-    repository, (name, version) = yard_of(context).repository, exact(ref)
+    repository, (name, version) = yard_of(context).repository, exact(context, ref)
     reason = _given(reason, "delete")
     found = repository.resolve(ModelRef.parse(ref))
     size = f"{len(found.files)} files, {human_size(found.size)}"

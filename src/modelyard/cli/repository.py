@@ -19,6 +19,7 @@ from modelyard.cli.context import (
     Reason,
     Reference,
     human_size,
+    no_version,
     print_json,
     print_table,
     transfer,
@@ -59,7 +60,7 @@ def show(
     if yanked is not None:
         facts["yanked"] = yanked
     facts["created"] = f"{version.created_at:%Y-%m-%d %H:%M:%S} by {version.created_by}"
-    facts |= {key: value for key, value in asdict(version.model).items() if value is not None}
+    facts |= {key: _words(value) for key, value in asdict(version.model).items() if value is not None}
     facts |= {f"metadata.{key}": json.dumps(value, ensure_ascii=False) for key, value in version.metadata.items()}
     facts |= {f"lineage.{key}": value for key, value in version.lineage.items()}
     if version.trusted_pickle:
@@ -102,7 +103,9 @@ def pull(
 
 def tag(
     context: typer.Context,
-    ref: Reference,
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="name:v1.2.0 or name:tag; with --undo or --remove, the name.")
+    ],
     name: Annotated[str, typer.Argument(metavar="TAG", help="Lower-case letters, digits and '-'.")],
     undo: Annotated[bool, typer.Option("--undo", help="Take the tag's last change back.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove the tag.")] = False,
@@ -123,7 +126,7 @@ def tag(
         print(f"{parsed.name} has no tag {name} any more")
         return
     if not parsed.selector:
-        raise InvalidInput(f"{ref!r} names no version", remedy=f"write {ref}:v1.0.0")
+        raise no_version(context, parsed)
     version = repository.tag(parsed.name, name, parsed.selector, reason=reason)
     print(f"{parsed.name}:{name} is {version.version}")
 
@@ -181,6 +184,10 @@ def verify(
             f"not as registered: {found}{more}",
             remedy="restore the files from a backup, or register anew under another version",
         )
+
+
+def _words(value: Any) -> Any:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _pointing(tags: dict[str, str], version: str) -> list[str]:

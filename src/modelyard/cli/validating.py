@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelyard.cli.context import Json, Reference, print_json, print_table, yard_of
+from modelyard.cli.context import Json, Selected, print_json, print_table, yard_of
 from modelyard.cli.deployment import SuiteFile, named_version, suite_in
 from modelyard.errors import InvalidInput, ValidationFailed
 
@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 
 def validate(
     context: typer.Context,
-    ref: Reference,
+    ref: Selected,
     suite: SuiteFile = None,
     as_json: Json = False,
     junit: Annotated[

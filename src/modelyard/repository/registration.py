@@ -27,6 +27,7 @@ from modelyard.refs import Version
 from modelyard.repository.attempts import GRACE, Attempt, discard
 from modelyard.repository.catalog import Catalog, Record
 from modelyard.repository.changes import mark
+from modelyard.repository.declared import check_serving
 from modelyard.repository.manifest import Artifact, Inspection, ModelVersion, content_digest, declared_signature
 from modelyard.store import Store
 from modelyard.store.documents import RESTORE, to_json
@@ -159,6 +160,7 @@ def draft(
 ) -> ModelVersion:
     """A version before anything of it is stored. Raises InvalidInput for metadata that can't be written and read."""
     declared_signature(metadata)
+    check_serving(metadata)
     new = ModelVersion(
         id=uuid.uuid4().hex[:16],
         name=name,

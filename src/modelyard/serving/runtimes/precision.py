@@ -5,13 +5,11 @@ They belong to the version, so what is validated is what is served, wherever tha
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from modelyard.errors import InvalidInput
+from modelyard.repository.declared import Backend, Precision
 from modelyard.repository.manifest import ModelVersion
-
-Precision = Literal["fp32", "bf16", "int8"]
-Backend = Literal["torch", "onnx"]
 
 
 def declared_precision(version: ModelVersion) -> Precision:
