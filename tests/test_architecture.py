@@ -17,7 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # A part may import its own level's own package and everything on the levels before it.
 LEVELS = (
     ("errors",),
-    ("refs",),
+    ("refs", "wording"),
     ("settings", "defaults"),
     ("store",),
     ("repository", "configuration", "access"),

@@ -79,11 +79,12 @@ BAD_FILES = {
     "half a line": (b"[gateway", "is not valid TOML"),
     "not UTF-8": (b'store = "\xff\xfe"', "can't be read"),
     "wrong type": (b'[gateway]\nport = "many"', "setting 'gateway.port' from"),
-    "out of range": (b"[gateway]\nport = 70000", "less than or equal to 65535 (found 70000)"),
+    "out of range": (b"[gateway]\nport = 70000", "it must be at most 65535 (found 70000)"),
     "section is a value": (b"gateway = 1", "setting 'gateway' from"),
     "unknown key": (b"speed = 1", "setting 'speed' from"),
     "unknown key in a section": (b"[gateway]\nspeed = 1", "setting 'gateway.speed' from"),
-    "unknown environment": (b'env = "test"', "Input should be 'development' or 'production' (found 'test')"),
+    "misspelt key": (b"[gateway]\nprot = 1", "gateway has no 'prot'; did you mean port?"),
+    "unknown environment": (b'env = "test"', "it must be 'development' or 'production' (found 'test')"),
     "a value of several lines": (b'env = """a\nb"""', "(found 'a\\nb')"),
 }
 

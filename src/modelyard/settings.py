@@ -5,6 +5,7 @@ Knows where values come from, not what is done with them. Nested values are writ
 
 from __future__ import annotations
 
+import difflib
 import getpass
 import os
 import socket
@@ -35,6 +36,7 @@ from pydantic_settings import (
 )
 
 from modelyard.errors import NotFound, SettingsError
+from modelyard.wording import fields, phrase
 
 FILE_NAME = "modelyard.toml"
 STORE_FOLDER = ".modelyard"
@@ -337,21 +339,31 @@ def load_settings(folder: Path | None = None, **overrides: Any) -> Settings:
         raise SettingsError(f"{path} is not valid TOML: {error}", remedy="mend the file") from error
     except OSError as error:
         raise SettingsError(f"{path} can't be read: {error.strerror}", remedy="mend its permissions") from error
-    except (ValidationError, SourceError, UnicodeDecodeError) as error:
-        raise SettingsError(_explain(error, path), remedy="mend the value") from error
+    except ValidationError as error:
+        raise _refusal(error, path) from error
+    except (SourceError, UnicodeDecodeError) as error:
+        what = f"{path or 'the environment'} can't be read: {error}".splitlines()[0]
+        raise SettingsError(what, remedy="mend the value") from error
     return loaded
 
 
-def _explain(error: Exception, path: Path | None) -> str:
-    if not isinstance(error, ValidationError):
-        return f"{path or 'the environment'} can't be read: {error}".splitlines()[0]
+def _refusal(error: ValidationError, path: Path | None) -> SettingsError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     variable = f"MODELYARD_{key.upper().replace('.', '__')}"
     origin = variable if variable in os.environ else str(path or "the settings")
+    if first["type"] == "extra_forbidden":
+        *section, wrong = map(str, first["loc"])
+        known = fields(Settings.model_json_schema(), section)
+        close = difflib.get_close_matches(wrong, known, 1)
+        return SettingsError(
+            f"setting {key!r} from {origin}: {'.'.join(section) or 'there'} {'has' if section else 'is'} no {wrong!r}",
+            remedy=f"did you mean {close[0]}?" if close else f"use one of {', '.join(known)}",
+        )
     found = first.get("input")
-    secret = key in _SECRET or first["type"] == "extra_forbidden" or isinstance(found, (dict, list))  # or may be one
-    return f"setting {key!r} from {origin}: {first['msg']}{'' if secret else f' (found {found!r})'}"
+    secret = key in _SECRET or isinstance(found, (dict, list))  # or may be one
+    shown = "" if secret else f" (found {found!r})"
+    return SettingsError(f"setting {key!r} from {origin}: {phrase(first)}{shown}", remedy="mend the value")
 
 
 def get_env() -> Environment:

@@ -64,7 +64,7 @@ def test_variables(variables: dict[str, str], section: str, expected: dict[str, 
     ("name", "text", "reason"),
     [
         ("EMBEDDINGS__CLUSTERING", "no such/model/name", "is not a model name"),
-        ("EMBEDDINGS__CLUSTERING", '{"variants": {}}', "at least 1 item"),
+        ("EMBEDDINGS__CLUSTERING", '{"variants": {}}', "name at least one variant"),
         ("ENGINES", '{"tiny": "VLLM"}', "engines.tiny can't be 'VLLM'"),
         ("ENGINES", "vllm", "a whole section is a JSON object"),
         ("LIMITS__RATE", "NaN", "can't be written as JSON"),

@@ -310,7 +310,7 @@ def test_files_that_a_suite_of_the_version_names_must_be_in_it(bench: Bench) -> 
 
 def test_a_bad_suite_in_the_configuration_is_one_line_with_its_place(bench: Bench) -> None:
     bench.configuration.set_config("validation", "digit", {"metric": {"threshold": 1}})
-    with pytest.raises(InvalidInput, match=r"^validation\.digit of the configuration: metric\.dataset: Field required"):
+    with pytest.raises(InvalidInput, match=r"^validation\.digit of the configuration: metric\.dataset: it is missing"):
         bench.manager().plan_validation("digit", "v1.2.0")
 
 

@@ -41,9 +41,9 @@ def test_a_folder_as_beirs(tmp_path: Path) -> None:
     [
         ("", "has no query with a relevant document"),
         ("not json\n", "pairs.jsonl:1 can't be read: Invalid JSON"),
-        ('{"query": "q", "positives": []}', ":1 can't be read: positives: List should have at least 1 item"),
-        ('{"query": "q", "positives": ["a"]}\n{"question": "q"}', ":2 can't be read: query: Field required"),
-        ('{"query": "q", "positives": ["a"], "positive": 1}', ":1 can't be read: positive: Extra inputs"),
+        ('{"query": "q", "positives": []}', ":1 can't be read: positives: it must hold at least 1"),
+        ('{"query": "q", "positives": ["a"]}\n{"question": "q"}', ":2 can't be read: query: it is missing"),
+        ('{"query": "q", "positives": ["a"], "positive": 1}', ":1 can't be read: positive: it is not known here"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, text: str, reason: str) -> None:
@@ -59,7 +59,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, text: str, reason: 
     [
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1 d1 1\n", "test.tsv:2 is not a query, a document and a gain"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\tinf\n", "test.tsv:2 is not a query"),
-        ("corpus.jsonl", '{"id": "d1"}\n', "corpus.jsonl:1 can't be read: _id: Field required"),
+        ("corpus.jsonl", '{"id": "d1"}\n', "corpus.jsonl:1 can't be read: _id: it is missing"),
     ],
 )
 def test_a_folders_broken_file_is_named(tmp_path: Path, name: str, text: str, reason: str) -> None:

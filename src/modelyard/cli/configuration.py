@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,7 +37,7 @@ def get(
     if origin:
         _print_origins(manager, section, key, as_json=as_json)
         return
-    found = manager.get_config(section, key) if key else manager.get_section(section)
+    found = manager.get_config(section, key) if key else _existing(manager, section)
     if isinstance(found, str) and not as_json:
         print(found)
     else:
@@ -55,7 +55,7 @@ def set_(
     """Set a value. It reaches running processes within two seconds."""
     manager = yard_of(context).configuration
     manager.set_config(section, key, parse_value(value), reason=reason)
-    _warn(manager, section, key)
+    _tell(manager, section, key)
 
 
 @config.command()
@@ -63,7 +63,7 @@ def unset(context: typer.Context, section: Section, key: Key, reason: Reason = "
     """Remove a value, so that the default counts again."""
     manager = yard_of(context).configuration
     manager.unset_config(section, key, reason=reason)
-    _warn(manager, section, key)
+    _tell(manager, section, key)
 
 
 @config.command()
@@ -107,10 +107,30 @@ def _print_origins(manager: ConfigurationManager, section: str, key: str | None,
     print_table(("KEY", "VALUE", "FROM"), rows)
 
 
-def _warn(manager: ConfigurationManager, section: str, key: str) -> None:
-    """Say so when what was just done does not count here, or that a default does again."""
+def _existing(manager: ConfigurationManager, section: str) -> dict[str, Any]:
+    from modelyard.configuration.sections import SECTIONS
+    from modelyard.errors import NotFound
+
+    found = manager.get_section(section)
+    if not found and section not in SECTIONS and not manager.history(section):
+        raise NotFound(
+            f"there is no configuration section {section!r}",
+            remedy=f"begin it with `modelyard config set {section} KEY VALUE`",
+        )
+    return found
+
+
+def _tell(manager: ConfigurationManager, section: str, key: str) -> None:
+    """What counts now; on stderr when that is not what was just done, or a default again."""
     from modelyard.configuration.sections import canonical
 
-    found = manager.effective(section).get(canonical(section, key))
-    if found is not None and found.origin != "bucket":
-        print(f"note: here the {found.origin} says {json.dumps(found.value, ensure_ascii=False)}", file=sys.stderr)
+    key = canonical(section, key)
+    found = manager.effective(section).get(key)
+    if found is None:
+        print(f"{section}.{key} is not set any more")
+        return
+    value = json.dumps(found.value, ensure_ascii=False)
+    if found.origin == "bucket":
+        print(f"{section}.{key} is {value} now")
+    else:
+        print(f"note: here the {found.origin} says {value}", file=sys.stderr)

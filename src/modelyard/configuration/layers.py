@@ -46,6 +46,7 @@ def check(section: str, key: str, value: Any) -> str:
     if not key:
         raise InvalidInput("a configuration key can't be empty", remedy="name the key")
     key = sections.canonical(check_section(section), key)
+    sections.refuse_misspelt(section)
     sections.parse(section, key, value)
     to_json(value, what=f"{section}.{key}")
     return key

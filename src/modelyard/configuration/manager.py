@@ -77,7 +77,10 @@ class ConfigurationManager:
 
         def without(state: State) -> State:
             if key not in state:
-                raise NotFound(f"there is no {key!r} in the bucket's configuration section {section!r}")
+                raise NotFound(
+                    f"there is no {key!r} in the bucket's configuration section {section!r}",
+                    remedy=f"see `modelyard config get {section} --origin`",
+                )
             return {name: value for name, value in state.items() if name != key}
 
         self._update(section, without, f"unset {key}", reason)
@@ -93,7 +96,7 @@ class ConfigurationManager:
         target = previous(states, key)
         if target is None:
             what = f"{key!r} in the configuration section" if key else "the configuration section"
-            raise NotFound(f"{what} {section!r} was never set", remedy="see `modelyard config history`")
+            raise NotFound(f"{what} {section!r} was never set", remedy=f"see `modelyard config history {section}`")
         done = changes(states[-1], target)
         for change in done:
             if change.after is not ABSENT:

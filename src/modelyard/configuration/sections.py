@@ -5,15 +5,18 @@ Every other section is the team's own and holds any JSON. Knows shapes, not whet
 
 from __future__ import annotations
 
+import difflib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from modelyard.errors import InvalidInput
 from modelyard.refs import ModelRef
-from modelyard.store.documents import problem
+from modelyard.wording import fields, phrase, problem
 
 EngineName = Literal["vllm", "ollama", "llamacpp", "pytorch", "torchserve"]
+_MOST = 2**31 - 1  # what the gateway can count
 ANY_MODEL = "*"
 TASK = "task:"
 
@@ -40,14 +43,14 @@ class RoutingRule(_Value):
     mirror: Mirror | None = None
     fallback: tuple[str, ...] = Field((), description="names that answer in its place, in order, when it can't")
     timeout_s: float | None = Field(None, gt=0, description="a deadline for the whole answer; None: none")
-    max_requests: int | None = Field(None, ge=1, description="requests under way at most; more get 503")
+    max_requests: int | None = Field(None, ge=1, le=_MOST, description="requests under way at most; more get 503")
 
 
 class RateLimit(_Value):
     """How many requests each token may send to a model."""
 
-    requests_per_minute: int = Field(ge=1)
-    burst: int | None = Field(None, ge=1, description="at once; None: a minute's worth")
+    requests_per_minute: int = Field(ge=1, le=_MOST)
+    burst: int | None = Field(None, ge=1, le=_MOST, description="at once; None: a minute's worth")
 
 
 class External(_Value):
@@ -61,7 +64,7 @@ class External(_Value):
 class Variants(_Value):
     """Models that share a task's requests by weight; written as a text, one model."""
 
-    variants: dict[str, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    variants: dict[str, Annotated[int, Field(ge=0)]]
 
     @model_validator(mode="before")
     @classmethod
@@ -70,8 +73,10 @@ class Variants(_Value):
 
     @model_validator(mode="after")
     def _somebody(self) -> Variants:
+        if not self.variants:
+            raise ValueError("name at least one variant")
         if not any(self.variants.values()):
-            raise ValueError("one variant at least needs a weight above 0")
+            raise ValueError("give at least one variant a weight above 0")
         return self
 
 
@@ -119,6 +124,14 @@ SECTIONS: dict[str, TypeAdapter[Any]] = {
 }
 
 
+# the last step to a value → one that is written as it should be
+_EXAMPLES = {
+    "url": "write an address such as http://10.0.0.1:8080",
+    "steps": "write steps such as 5,25:600,50:resume",
+    "": "write an address such as https://hooks.example.com/modelyard",
+}
+
+
 def canonical(section: str, key: str) -> str:
     """A key as it is kept: the tasks of `embeddings` are one, whether written semantic-search or semantic_search."""
     return key.replace("_", "-") if section == "embeddings" else key
@@ -131,23 +144,54 @@ def parse(section: str, key: str, value: Any) -> Any:
         return value
     if section == "events" and key != "webhook":
         raise InvalidInput(f"the configuration section events has no {key!r}", remedy="set events webhook")
+    _refuse_broken_json(section, key, value)
     try:
         parsed = adapter.validate_python(value)
     except ValidationError as error:
-        raise InvalidInput(f"{section}.{key} can't be {value!r}: {problem(error)}", remedy=_remedy(adapter)) from error
+        raise _refusal(section, key, value, error) from error
     for ref in _refs(section, key, parsed):
         ModelRef.parse(ref)
+    if section == "routing" and key in parsed.fallback:
+        raise InvalidInput(f"routing.{key} falls back to {key} itself", remedy="name another model")
     return parsed
 
 
-def _remedy(adapter: TypeAdapter[Any]) -> str:
-    """What may be written instead."""
-    schema = adapter.json_schema()
-    if keys := schema.get("properties"):
-        return f"write a JSON object with some of {', '.join(keys)}"
-    if "pattern" in schema:
-        return "write an address such as https://hooks.example.com/modelyard"
-    return f"use one of {', '.join(schema['enum'])}" if "enum" in schema else "write a JSON object"
+def refuse_misspelt(section: str) -> None:
+    """Raises InvalidInput for a section of the team's own that is called almost like one that modelyard reads."""
+    close = difflib.get_close_matches(section, SECTIONS, 1, cutoff=0.8)
+    if close and section not in SECTIONS:
+        raise InvalidInput(f"modelyard reads no configuration section {section!r}", remedy=f"did you mean {close[0]}?")
+
+
+def _refuse_broken_json(section: str, key: str, value: Any) -> None:
+    """A text that begins as an object or a list was meant to be one."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return
+    try:
+        json.loads(value)
+    except ValueError as error:
+        raise InvalidInput(f"{section}.{key}: {value!r} is broken JSON: {error}", remedy="mend it") from error
+
+
+def _refusal(section: str, key: str, value: Any, error: ValidationError) -> InvalidInput:
+    """What is wrong with a value, and what may be written instead."""
+    first, schema = error.errors()[0], SECTIONS[section].json_schema()
+    *place, last = first["loc"] or ("",)
+    if first["type"] == "extra_forbidden":
+        where = ".".join((section, *map(str, place)))
+        known = fields(schema, place)
+        return InvalidInput(f"{where} has no {str(last)!r} (in {key})", remedy=f"use one of {', '.join(known)}")
+    if first["type"] == "value_error":
+        return InvalidInput(f"{section}.{key} can't be {value!r}", remedy=phrase(first))
+    if first["type"] == "string_pattern_mismatch":
+        remedy = _EXAMPLES[str(last)]
+    elif keys := schema.get("properties"):
+        remedy = f"write a JSON object with some of {', '.join(keys)}"
+    elif "pattern" in schema:
+        remedy = _EXAMPLES[""]
+    else:
+        remedy = f"use one of {', '.join(schema['enum'])}" if "enum" in schema else "write a JSON object"
+    return InvalidInput(f"{section}.{key} can't be {value!r}: {problem(error)}", remedy=remedy)
 
 
 def _refs(section: str, key: str, parsed: Any) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ from pydantic import (
 
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import Digest
+from modelyard.wording import phrase
 
 _RULES = 2  # raised when the same words come to ask for something else: evidence of before is stale then
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
@@ -183,8 +184,8 @@ def parse_suite(document: Any, where: str, locate: Locate) -> Suite:
         suite = Suite.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"{where}: {_place(first['loc'], document)}: {message}", remedy="mend the suite") from error
+        place = _place(first["loc"], document)
+        raise InvalidInput(f"{where}: {place}: {phrase(first)}", remedy="mend the suite") from error
     data = [
         metric.model_copy(update={"dataset": str(locate(metric.dataset, metric.digest))}) for metric in suite.metric
     ]
@@ -210,7 +211,8 @@ def read_document(path: Path, where: str) -> Any:
     except FileNotFoundError:
         raise NotFound(f"there is no suite {where}", remedy="check the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{where} can't be read as YAML: {' '.join(str(error).split())}") from error
+        why = " ".join(str(error).split())
+        raise InvalidInput(f"{where} can't be read as YAML: {why}", remedy="give a suite written in YAML") from error
 
 
 def _place(location: tuple[int | str, ...], document: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from modelyard import wording
 from modelyard.errors import InvalidInput
 
 RESTORE = "restore the object from a backup or an older version of the bucket"
@@ -14,11 +15,7 @@ RESTORE = "restore the object from a backup or an older version of the bucket"
 
 def problem(error: Exception) -> str:
     """What is wrong with a stored document, in one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"{place}: {first['msg']}" if place else first["msg"]
-    return str(error)
+    return wording.problem(error) if isinstance(error, ValidationError) else str(error)
 
 
 def to_json(data: Any, *, what: str) -> bytes:
