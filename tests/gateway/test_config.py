@@ -69,4 +69,6 @@ def test_the_list_of_what_is_served_is_bounded() -> None:
     names = [f"m{n:02}" for n in range(25)]
     assert replies.served([]) == "nothing is served yet"
     assert replies.served(names[:20]).endswith("m18, m19")
-    assert replies.served(names).endswith("m18, m19 and 5 more")
+    assert replies.served(names).endswith("m18, m19 and 5 more; see /v1/models")
+    assert replies.served(["m", "m:staging", "m:v1.0.0"]) == "served: m and 2 more; see /v1/models"
+    assert replies.served(["m:staging"]) == "served: m:staging"

@@ -134,7 +134,7 @@ def test_an_unknown_model_is_named_with_what_is_served(digit: Upstream, client: 
     assert answer.status == 404
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", "model", "model_not_found")
     assert f"'{name[:120]}'" in error["message"]
-    assert error["message"].endswith("served: empty, ns/digit, ns/digit:production, ns/digit:v1.0.0")
+    assert error["message"].endswith("served: empty, ns/digit and 2 more; see /v1/models")
 
 
 def test_an_unknown_model_under_v2(digit: Upstream, client: Client) -> None:
@@ -142,16 +142,28 @@ def test_an_unknown_model_under_v2(digit: Upstream, client: Client) -> None:
         answer = client.ask("GET", path)
         assert (answer.status, set(answer.json())) == (404, {"error"})
         assert path in answer.json()["error"]
-        hint = "see /v1/models" if "/ns/digit" in path else "served: empty, ns/digit,"
+        hint = "see /v1/models" if "/ns/digit" in path else "served: empty, ns/digit and"
         assert hint in answer.json()["error"]
 
 
 def test_unknown_paths(digit: Upstream, client: Client) -> None:
-    for method, path in (("GET", "/"), ("GET", "/v1/chat/completions"), ("POST", "/v3"), ("GET", "/metrics")):
+    for method, path in (("GET", "/"), ("GET", "/v1/nothing"), ("POST", "/v3"), ("GET", "/metrics")):
         answer = client.ask(method, path)
         assert (answer.status, answer.error()["code"]) == (404, "not_found")
     answer = client.ask("GET", "/v2/nothing")
     assert (answer.status, set(answer.json())) == (404, {"error"})
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings", "rerank", "models"])
+def test_other_methods_are_told_which_one_to_use(digit: Upstream, client: Client, path: str) -> None:
+    wanted, wrong = ("GET", ("POST", "DELETE")) if path == "models" else ("POST", ("GET", "DELETE", "PUT"))
+    for method in wrong:
+        for body in (b"", b'{"model": "ns/digit"}'):
+            answer = client.ask(method, f"/v1/{path}?x=1", body)
+            assert (answer.status, answer.headers["allow"]) == (405, wanted)
+            assert answer.error()["code"] == "method_not_allowed"
+            assert f"takes {wanted} only" in answer.error()["message"]
+    assert not digit.seen
 
 
 def test_what_the_gateway_answers_by_itself(gateway: Gateway, client: Client) -> None:

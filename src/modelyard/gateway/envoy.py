@@ -8,6 +8,7 @@ moment, and the next one goes on from what Envoy says it has.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import time
@@ -45,7 +46,7 @@ class Gateway:
     def start(self) -> None:
         """Have Envoy listen: adopt the one that runs from this folder, or start it. Idempotent.
 
-        Raises Unavailable when the address can't be used, MissingExtra when there is no Envoy.
+        Raises Unavailable when the address or the access log can't be used, MissingExtra when there is no Envoy.
         """
         (self._folder / "eds").mkdir(parents=True, exist_ok=True)
         address = _resolve(self._settings)
@@ -56,6 +57,7 @@ class Gateway:
             return
         self.stop()  # one with other settings, or one that an earlier owner began to stop
         _check_free(address, self._settings)
+        _check_access_log(self._settings.access_log)
         process.write(path, bootstrap)  # only while none runs: the file says what the running one was started with
         self._write_missing()
         statistics.forget(self._folder)
@@ -248,6 +250,25 @@ def _check_free(address: str, settings: GatewaySettings) -> None:
                 remedy="stop what uses the port, or set gateway.port (MODELYARD_GATEWAY__PORT)",
             )
         time.sleep(_POLL_S)
+
+
+def _check_access_log(path: Path | None) -> None:
+    """Envoy ends without naming the setting."""
+    if path is None:
+        return
+    path = path.expanduser().resolve()
+    if not path.parent.is_dir():
+        why = f"there is no folder {path.parent}"
+    elif path.is_dir():
+        why = "it is a folder"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        why = "that is not permitted"
+    else:
+        return
+    raise Unavailable(
+        f"the gateway can't write its log {path}: {why}",
+        remedy="set gateway.access_log (MODELYARD_GATEWAY__ACCESS_LOG) to a file that can be written",
+    )
 
 
 def _bind_problem(address: str, port: int) -> str | None:

@@ -40,11 +40,12 @@ def unknown_model(asked: str, names: Sequence[str]) -> Problem:
 
 
 def served(names: Sequence[str]) -> str:
-    """A line that names what is served, bounded."""
+    """A line that names what is served, bounded: models by their bare names, if there are any."""
     if not names:
         return "nothing is served yet"
-    more = len(names) - NAMES_SHOWN
-    return f"served: {', '.join(names[:NAMES_SHOWN])}" + (f" and {more} more" if more > 0 else "")
+    shown = ([name for name in names if ":" not in name] or names)[:NAMES_SHOWN]
+    more = len(names) - len(shown)
+    return f"served: {', '.join(shown)}" + (f" and {more} more; see /v1/models" if more else "")
 
 
 NO_MODEL = Problem(400, 'the request body names no \'model\'; send {"model": "<name>", …}', "missing_model", "model")
@@ -56,6 +57,9 @@ NOT_JSON_TYPE = Problem(
     "unsupported_media_type",
 )
 NO_SUCH_PATH = Problem(404, "there is nothing at %REQ(:PATH):200%; see /v1/models and /v2", "not_found")
+
+ONLY_POST = Problem(405, "%REQ(:PATH):200% takes POST only, with a JSON body", "method_not_allowed")
+ONLY_GET = Problem(405, "%REQ(:PATH):200% takes GET only", "method_not_allowed")
 
 NOT_SERVED = Problem(404, "the model at '%REQ(:PATH):200%' is not served here; see /v1/models", "model_not_found")
 

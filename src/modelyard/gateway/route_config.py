@@ -41,6 +41,7 @@ _SELF: dict[str, Document] = {
 }
 _OPEN: Document = {"typed_per_filter_config": access.nobody_asked()}
 _MODELS = "/v2/models/"
+_POSTED = "/v1/(?:chat/completions|completions|embeddings|rerank)"
 
 
 def route_configuration(table: RouteTable, settings: GatewaySettings) -> Document:
@@ -69,8 +70,8 @@ def route_configuration(table: RouteTable, settings: GatewaySettings) -> Documen
 def _matcher(table: RouteTable, models: Document, fixed: list[Document]) -> Document:
     by_path = {
         "/v1/": _by_body(table),
-        "/v1/models": matching.routes(models, _nothing_there()),
         "/v1/models/": _described(table),
+        "/v1/models": matching.routes(models, _only_get(), _nothing_there()),
         _MODELS: matching.routes(_unknown_path(table)),
         **dict(_by_path(table)),
     }
@@ -102,10 +103,10 @@ def _called(route: Route, table: RouteTable) -> list[Document]:
     """The routes of what is sent to /v1 with a body that names the model."""
     post = {"prefix": "/v1/", "headers": [_method("POST")]}
     if not renames(route, table):
-        return [_guarded(forwarding(route, table, post, by_body=True), route, table), _nothing_there()]
+        return [_guarded(forwarding(route, table, post, by_body=True), route, table), _only_post(), _nothing_there()]
     plain = {**post, "headers": [_method("POST"), _PLAIN_JSON]}
     found = _guarded(forwarding(route, table, plain, by_body=True), route, table)
-    return [found, _problem(post, replies.NOT_JSON_TYPE), _nothing_there()]
+    return [found, _problem(post, replies.NOT_JSON_TYPE), _only_post(), _nothing_there()]
 
 
 def _served_at(path: str, route: Route, table: RouteTable) -> Document:
@@ -141,12 +142,23 @@ def _body_problems(table: RouteTable) -> list[Document]:
         _problem(_noted({"present_match": True}), replies.MODEL_NOT_TEXT),
         _problem(_noted({"string_match": {"exact": "missing"}}, key="problem"), replies.NO_MODEL),
         _problem(_noted({"string_match": {"exact": "not_json"}}, key="problem"), replies.NOT_JSON),
+        _only_post(),
         _nothing_there(),
     ]
 
 
 def _unknown_path(table: RouteTable) -> Document:
     return _problem(_ANY, replies.unknown_model("the model at '%REQ(:PATH):200%'", table.names), oip=True)
+
+
+def _only_post() -> Document:
+    """What is asked by another method at a path that takes a body."""
+    match = {"safe_regex": {"regex": _POSTED}, "headers": [_method("POST") | {"invert_match": True}]}
+    return _problem(match, replies.ONLY_POST) | _header("allow", "POST")
+
+
+def _only_get() -> Document:
+    return _problem({"path": "/v1/models"}, replies.ONLY_GET) | _header("allow", "GET")
 
 
 def _nothing_there() -> Document:
@@ -207,12 +219,17 @@ def _method(method: str) -> Document:
 
 def _reply(match: Document, body: Document) -> Document:
     text = json.dumps(body, separators=(",", ":"))
-    header = {"key": "content-type", "value": replies.JSON}
     return {
         "match": match,
         "direct_response": {"status": 200, "body": {"inline_string": text}},
-        "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        **_header("content-type", replies.JSON),
     }
+
+
+def _header(name: str, value: str) -> Document:
+    """What a route adds to its answers."""
+    header = {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {"response_headers_to_add": [header]}
 
 
 def _problem(match: Document, problem: Problem, *, oip: bool = False) -> Document:
