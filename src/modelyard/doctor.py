@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from modelyard.errors import ModelyardError
+from modelyard.errors import ModelyardError, NotFound
 from modelyard.store.probe import probe
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ _LIBRARIES = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked for; `detail` says what was found, or what to do."""
+    """One thing that was looked for; `detail` says what was found, or what to do. `good` is None for what is not there
+    because nobody made it yet."""
 
-    good: bool
+    good: bool | None
     what: str
     detail: str
 
@@ -41,10 +42,16 @@ def examine(yard: Yard) -> list[Finding]:
 
 def _store(yard: Yard) -> Finding:
     try:
-        probe(yard.store)
+        store = yard.store
+    except NotFound as error:
+        return Finding(False if yard.settings.store else None, "store", str(error))
     except ModelyardError as error:
         return Finding(False, "store", str(error))
-    return Finding(True, "store", yard.store.url)
+    try:
+        probe(store)
+    except ModelyardError as error:
+        return Finding(False, "store", str(error))
+    return Finding(True, "store", store.url)
 
 
 def _envoy() -> Finding:
