@@ -125,7 +125,7 @@ COMMANDS = {
     "register model x:v1.0.0 --set a..b=1": "is not key=value",
     "register model x:v1.0.0 --set a=1 --set a.b=2": "'a' holds a value already; use another key",
     "register model x:v1.0.0 --set a=NaN": "the metadata can't be written as JSON",
-    "register model x:v1.0.0 --set serving.precision=int3": "can't be 'int3' in the metadata; use one of fp32, bf16, int8",
+    "register model x:v1.0.0 --set serving.precision=int3": "metadata; use one of fp32, bf16, int8",
     "register model x:v1.0.0 --set serving.backend=jax": "use one of torch, onnx",
     "register model x:v1.0.0 --set serving=int8": "serving can't be 'int8' in the metadata; write serving.precision=",
     # Files that do not survive the way.
@@ -162,11 +162,11 @@ COMMANDS = {
     "validate good:v1.0.0": "good:v1.0.0 is not deployed in staging; run `modelyard stage good:v1.0.0`",
     "validate good:v1.0.0 --suite none.yaml": "there is no suite none.yaml; check the path",
     "validate good:v1.0.0 --suite bad.yaml": "bad.yaml can't be read as YAML",
-    "validate good:v1.0.0 --suite wrong.yaml": "wrong.yaml: metric.threshold: Field required; mend the suite",
+    "validate good:v1.0.0 --suite wrong.yaml": "wrong.yaml: metric.threshold: it is missing; mend the suite",
     "validate good:v1.0.0 --suite list.json": "mend the suite",
     "validate good:v1.0.0 --junit no/report.xml": "no/report.xml can't be written; give a file in a folder that exists",
     "validate good:v1.0.0 --markdown model": "model can't be written; give a file in a folder that exists",
-    "validate good:v1.0.0 --suite model": "model can't be read as YAML",
+    "validate good:v1.0.0 --suite model": "give a suite written in YAML",
     "promote good:v1.0.0": "good:v1.0.0 is not deployed in staging; run `modelyard stage good:v1.0.0`",
     "promote good:v1.0.0 --force": "a forced promotion needs a reason; give --reason",
     "rollback good": "good was never deployed in production; see `modelyard status`",
@@ -175,8 +175,11 @@ COMMANDS = {
     "stage good:v1.0.0": "recorded, but nothing on this machine carries out deployments",
     # Serving and asking.
     "serve nothing": "there is no model 'nothing'",
-    "serve good": "no engine can serve files of no known model format",
-    "serve good --memory-budget much": "setting 'serving.memory_budget' from ",
+    "serve good": "bring the model in a format that one of them serves",
+    "serve good --memory-budget much": "--memory-budget 'much' is not a size; write it such as 4GiB",
+    "serve good --memory-budget 2XiB": "--memory-budget '2XiB' is not a size",
+    "serve good --idle-timeout 0": "--idle-timeout can't be 0; give seconds above 0",
+    "serve good --engine pytorch": "give another --engine, or leave it out",
     "serve good --idle-timeout 5": "no engine can serve files of no known model format",
     "stage good:v1.0.0 --replicas 2 --min-replicas 0": "has replicas of its own or runs on demand; give only one",
     "serve good --host no.such.host.invalid": "can't listen on no.such.host.invalid:8080",
@@ -228,7 +231,7 @@ def test_a_command_that_is_written_wrongly(yard: Cli, line: str) -> None:
     refused(yard(*shlex.split(line)), USAGE[line], "--help`", code=2)
 
 
-@pytest.mark.parametrize("line", ["ls", "status", "up", "doctor", "register model x:v1.0.0", "config get a b"])
+@pytest.mark.parametrize("line", ["ls", "status", "up", "register model x:v1.0.0", "config get a b"])
 def test_without_a_store(cli: Cli, folder: Path, line: str) -> None:
     (folder / "model").mkdir()
     (folder / "model" / "weights.bin").write_bytes(b"weights")
@@ -237,6 +240,15 @@ def test_without_a_store(cli: Cli, folder: Path, line: str) -> None:
 
     refused(result)
     assert "make one with `modelyard init`" in result.err + result.out
+
+
+def test_the_doctor_minds_no_store_that_nobody_made_yet(cli: Cli) -> None:
+    result = cli("doctor")
+
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("none yet store: there is no store")
+    assert "make one with `modelyard init`" in result.out
+    refused(cli("doctor", "--store", "nowhere"), "missing: store")
 
 
 def test_serve_looks_at_its_port_before_it_fetches(yard: Cli) -> None:

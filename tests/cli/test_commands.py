@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.deployment import DeploymentManager
+
 from .conftest import Cli, refused
 
 
@@ -119,6 +121,17 @@ def test_status_shows_what_is_wanted_and_not_there(yard: Cli) -> None:
     assert (row["environment"], row["model"], row["serving"], row["target"]) == ("staging", "good", None, "v1.0.0")
     assert (row["ready"], row["wanted"], row["outcome"]) == (0, 1, "running")
     assert "0/1" in yard("status").out
+
+
+def test_ctrl_c_ends_only_the_waiting(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DeploymentManager, "wait", interrupted)
+    asked = ("promote", "good:v1.0.0", "--force", "--reason", "now", "--json")
+    for line in (("stage", "good:v1.0.0"), asked, ("undeploy", "good", "--from", "staging")):
+        result = yard(*line)
+        assert (result.code, result.out, result.err) == (130, "", "the rollout goes on; see `modelyard status`\n")
 
 
 def test_without_a_target_deployments_are_records(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

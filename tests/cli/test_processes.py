@@ -104,6 +104,7 @@ def test_up_with_the_gateways_port_taken(yard: Cli) -> None:
         done = modelyard("up", MODELYARD_GATEWAY__PORT=str(port))
 
     refused(done, f"127.0.0.1:{port}", "ddress already in use", "MODELYARD_GATEWAY__PORT")
+    assert done.out == ""
 
 
 @pytest.mark.parametrize("command", ["up", "api"])
@@ -113,6 +114,7 @@ def test_the_apis_port_taken(yard: Cli, command: str) -> None:
         done = modelyard(command, MODELYARD_API__PORT=str(port))
 
     refused(done, f"the API can't listen on 127.0.0.1:{port}: address already in use", "MODELYARD_API__PORT")
+    assert done.out == ""
 
 
 def test_up_on_an_address_that_is_not_ours(yard: Cli) -> None:

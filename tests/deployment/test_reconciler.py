@@ -516,6 +516,21 @@ def test_one_that_does_not_get_ready_is_given_up_with_the_reason(yard: Yard) -> 
     assert yard.get().serving == V1
 
 
+def test_a_rollout_that_failed_is_told_once(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    yard.ask(V2)
+    yard.ticks()
+    for hangs in (False, True):
+        [late] = [r for r in yard.world.replicas.values() if r.state == "starting"]
+        yard.world.replicas[late.id] = replace(late, since_s=121)
+        yard.ticks()
+        yard.executor.hangs = hangs  # its record takes a while
+        yard.ticks(3)
+    yard.executor.go_on()
+    yard.ticks(3)
+    told = [record.message for record in caplog.records if "went back" in record.message]
+    assert told == ["digit in production: went back: v1.2.0 does not stay up: it was not ready after 120 s"]
+
+
 def test_the_loop_outlives_errors_and_tells_each_once(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
     class Stop(Event):
         """Set after five rounds."""

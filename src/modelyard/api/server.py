@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from threading import Event, Thread
 from types import FrameType
 
@@ -80,8 +81,8 @@ def _quiet(app: ASGIApp) -> ASGIApp:
     return run
 
 
-def serve(server: ApiServer) -> None:
-    """Until SIGTERM or SIGINT. Raises Unavailable when the address can't be used."""
+def serve(server: ApiServer, ready: Callable[[], None] = lambda: None) -> None:
+    """Until SIGTERM or SIGINT; `ready` is called when it listens. Raises Unavailable when the address can't be used."""
     stop = Event()
 
     def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
@@ -90,5 +91,6 @@ def serve(server: ApiServer) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
     server.start()
+    ready()
     stop.wait()
     server.stop()

@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         _complain(f"{what.rstrip('.')}; see `{command_path} --help`")
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        _complain("interrupted; a rollout that was asked for goes on, see `modelyard status`")
+        _complain("interrupted")
         return 130
     except ModelyardError as error:
         _complain(str(error))

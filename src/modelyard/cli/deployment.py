@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -25,6 +27,8 @@ from modelyard.errors import NotFound
 if TYPE_CHECKING:
     from modelyard.deployment import Suite
     from modelyard.deployment.manager import Status
+    from modelyard.repository import Deployment
+    from modelyard.yard import Yard
 
 SuiteFile = Annotated[
     Path | None,
@@ -55,7 +59,9 @@ def stage(
 ) -> None:
     """Deploy a version to staging."""
     yard, (name, version) = yard_of(context), named_version(context, ref)
-    yard.deployments.deploy_to_staging(name, version, replicas=replicas, min_replicas=min_replicas, wait=wait)
+    asked = yard.deployments.deploy_to_staging(name, version, replicas=replicas, min_replicas=min_replicas, wait=False)
+    if wait:
+        wait_for(yard, name, asked, "staging")
     print(f"{name}:{version} {'serves' if wait else 'is asked for'} in staging")
 
 
@@ -70,7 +76,10 @@ def undeploy(
     wait: Wait = True,
 ) -> None:
     """Stop serving a model in an environment."""
-    yard_of(context).deployments.undeploy(name, environment, reason=reason, wait=wait)
+    yard = yard_of(context)
+    asked = yard.deployments.undeploy(name, environment, reason=reason, wait=False)
+    if wait:
+        wait_for(yard, name, asked, environment)
     print(f"{name} {'is not served' if wait else 'will not be served'} in {environment} any more")
 
 
@@ -121,8 +130,24 @@ def up(context: typer.Context) -> None:
     yard.access.require("gateway", yard.settings.gateway.host)
     yard.access.require("api", yard.settings.api.host)
     controller = yard.controller([ApiServer(create_app(yard), yard.settings.api)])
-    print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}\napi {yard.settings.api.url}", flush=True)
-    controller.run()
+    addresses = f"store {yard.store.url}\ngateway {yard.settings.gateway.url}\napi {yard.settings.api.url}"
+    controller.run(ready=lambda: print(addresses, flush=True))
+
+
+def wait_for(yard: Yard, name: str, asked: Deployment, environment: str) -> None:
+    """Until the rollout has ended, or somebody has had enough of waiting."""
+    with goes_on():
+        yard.deployments.wait(name, asked, environment)
+
+
+@contextmanager
+def goes_on() -> Iterator[None]:
+    """Ctrl-C ends the waiting alone."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("the rollout goes on; see `modelyard status`", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _readiness(row: Status) -> str:

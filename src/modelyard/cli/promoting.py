@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from modelyard.cli.context import Json, Name, Reason, print_json, print_table, yard_of
-from modelyard.cli.deployment import MinReplicas, Replicas, SuiteFile, Wait, named_version, suite_in
+from modelyard.cli.deployment import MinReplicas, Replicas, SuiteFile, Wait, goes_on, named_version, suite_in, wait_for
 from modelyard.errors import ModelyardError
 
 if TYPE_CHECKING:
@@ -100,8 +100,11 @@ def promote(
 
 def rollback(context: typer.Context, name: Name, reason: Reason = "", wait: Wait = True) -> None:
     """Go back to the version that served production before."""
-    done = yard_of(context).deployments.rollback(name, reason=reason, wait=wait)
-    print(f"{name}:{done.target} {'serves' if wait else 'is asked for'} in production")
+    yard = yard_of(context)
+    asked = yard.deployments.rollback(name, reason=reason, wait=False)
+    if wait:
+        wait_for(yard, name, asked, "production")
+    print(f"{name}:{asked.target} {'serves' if wait else 'is asked for'} in production")
 
 
 def _options(
@@ -140,24 +143,31 @@ def _show(ref: str, seen: Preview, as_json: bool) -> None:
 
 def _follow(yard: Yard, name: str, asked: Deployment, before: Statistics | None, as_json: bool) -> None:
     """Wait, showing how far it is on a terminal; then say how it went, also when it went back."""
-    from modelyard.deployment.rollout import describe
-
     done: Deployment | None = None
     try:
-        with _progress(f"{name}:{asked.target}") as told:
-            done = yard.deployments.wait(name, asked, told=told)
-    finally:
-        rows = _served(name, before, _counted(yard))
-        if as_json:
-            outcome, keys = done.outcome if done else "failed", ("version", "requests", "failed")
-            served = [dict(zip(keys, row, strict=True)) for row in rows]
-            print_json({"model": name, "version": str(asked.target), "outcome": outcome, "served": served})
-        else:
-            if done:
-                state = describe(done)
-                print(f"{name}: {state}" if state else f"{name}:{asked.target} serves in production")
-            if rows:
-                print_table(("VERSION", "REQUESTS", "FAILED"), rows)
+        with goes_on(), _progress(f"{name}:{asked.target}") as told:
+            done = yard.deployments.wait(name, asked, "production", told=told)
+    except ModelyardError:
+        _report(f"{name}:{asked.target}", done, _served(name, before, _counted(yard)), as_json=as_json)
+        raise
+    _report(f"{name}:{asked.target}", done, _served(name, before, _counted(yard)), as_json=as_json)
+
+
+def _report(ref: str, done: Deployment | None, rows: list[tuple[str, int, int]], *, as_json: bool) -> None:
+    """How a rollout went, None: not well, and who had which requests meanwhile."""
+    from modelyard.deployment.rollout import describe
+
+    name, _, version = ref.partition(":")
+    if as_json:
+        outcome, keys = done.outcome if done else "failed", ("version", "requests", "failed")
+        served = [dict(zip(keys, row, strict=True)) for row in rows]
+        print_json({"model": name, "version": version, "outcome": outcome, "served": served})
+        return
+    if done:
+        state = describe(done)
+        print(f"{name}: {state}" if state else f"{ref} serves in production")
+    if rows:
+        print_table(("VERSION", "REQUESTS", "FAILED"), rows)
 
 
 def _counted(yard: Yard) -> Statistics | None:

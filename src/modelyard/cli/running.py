@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from modelyard.cli.context import Json, log_to_stderr, print_json, yard_of
-from modelyard.errors import Unavailable
+from modelyard.errors import InvalidInput, Unavailable
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,6 +44,7 @@ def serve(
     limits = {"memory_budget": memory_budget, "idle_timeout_s": idle_timeout}
     given = {key: value for key, value in limits.items() if value is not None}
     if given:
+        _check_limits(memory_budget, idle_timeout)
         context.obj.override(serving=given)
     yard = yard_of(context)
     if pool:
@@ -64,6 +65,22 @@ def serve(
     raise typer.Exit(served)
 
 
+def _check_limits(memory_budget: str | None, idle_timeout: float | None) -> None:
+    """Raises InvalidInput that names the option: what is said of settings names settings."""
+    from pydantic import ValidationError
+
+    from modelyard.settings import ServingSettings
+
+    if idle_timeout is not None and idle_timeout <= 0:
+        raise InvalidInput(f"--idle-timeout can't be {idle_timeout:g}", remedy="give seconds above 0")
+    try:
+        ServingSettings.model_validate({"memory_budget": memory_budget})
+    except ValidationError as error:
+        raise InvalidInput(
+            f"--memory-budget {memory_budget!r} is not a size", remedy="write it such as 4GiB or 500MB"
+        ) from error
+
+
 def api(context: typer.Context) -> None:
     """Answer what `modelyard up` answers at the API's address, and run nothing else. Ctrl-C ends it."""
     from modelyard.api.app import create_app
@@ -73,8 +90,11 @@ def api(context: typer.Context) -> None:
     yard = yard_of(context)
     yard.access.require("api", yard.settings.api.host)
     server = ApiServer(create_app(yard), yard.settings.api)
-    print(f"store {yard.store.url}\napi {yard.settings.api.url}", flush=True)
-    serve(server)
+    addresses = f"store {yard.store.url}\napi {yard.settings.api.url}"
+    serve(server, ready=lambda: print(addresses, flush=True))
+
+
+_JUDGED = {True: "ok", False: "MISSING", None: "none yet"}
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
@@ -86,7 +106,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            print(f"{'ok      ' if finding.good else 'MISSING '} {finding.what}: {finding.detail}")
-    missing = [finding.what for finding in findings if not finding.good]
+            print(f"{_JUDGED[finding.good]:8} {finding.what}: {finding.detail}")
+    missing = [finding.what for finding in findings if finding.good is False]
     if missing:
         raise Unavailable(f"missing: {', '.join(missing)}", remedy="each of these lines says what to do")

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -60,8 +60,8 @@ class Controller:
         self._hurry = Event()
         self._lost = Event()
 
-    def run(self) -> None:
-        """Until SIGTERM or SIGINT; the second one ends replicas at once.
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Until SIGTERM or SIGINT; the second one ends replicas at once. `ready` is called when everything listens.
 
         Raises Conflict when another one runs, SettingsError when the folder can't be used, Unavailable when a port is
         taken or the folder vanishes.
@@ -73,6 +73,7 @@ class Controller:
                 companion.start()
                 companions.callback(companion.stop)
             self._gateway.start()
+            ready()
             Thread(target=self._watch, args=(held,), daemon=True).start()
             self._reconciler.run(self._stop)
             if self._lost.is_set():

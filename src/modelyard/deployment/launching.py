@@ -38,7 +38,14 @@ class Launching:
     def choose(self, version: ModelVersion, wanted: str | None = None) -> str:
         """The engine for a version: the one that is wanted or configured, else by the rule. Raises InvalidInput."""
         configured = wanted or self.configured(version.name)
-        choice = choose(version.model, ENGINES, env=self.settings.env, configured=configured, absent=self._absent)
+        choice = choose(
+            version.model,
+            ENGINES,
+            env=self.settings.env,
+            configured=configured,
+            option=wanted is not None,
+            absent=self._absent,
+        )
         for name, why in choice.passed.items():
             log.info("%s:%s goes to %s, not to %s: %s", version.name, version.version, choice.engine, name, why)
         return choice.engine

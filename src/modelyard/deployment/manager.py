@@ -202,10 +202,15 @@ class DeploymentManager:
         return preflight.check(version.name, asked, room) if room else preview(asked)
 
     def wait(
-        self, model_name: str, asked: Deployment, *, told: Callable[[Deployment], None] = lambda _: None
+        self,
+        model_name: str,
+        asked: Deployment,
+        environment: str = "production",
+        *,
+        told: Callable[[Deployment], None] = lambda _: None,
     ) -> Deployment:
-        """Wait for what was asked for production; `told` hears of each change. See `promote_to_production`."""
-        return self._wait(parse_name(model_name), "production", asked, told)
+        """Wait for what was asked for; `told` hears of each change. See `promote_to_production`."""
+        return self._wait(parse_name(model_name), environment, asked, told)
 
     def pause(self, model_name: str, *, reason: str = "") -> Deployment:
         """Let the rollout under way in production stay where it is. What the analysis finds bad still goes back."""

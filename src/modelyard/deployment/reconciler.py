@@ -94,6 +94,7 @@ class Reconciler:
     _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
     _resting: dict[str, float] = field(default_factory=dict)  # until when, after an error
     _told: dict[str, str] = field(default_factory=dict)
+    _concluded: dict[_Key, tuple[Deployment, str]] = field(default_factory=dict)  # the outcome that was told last
 
     def __post_init__(self) -> None:
         self._newest = Newest(Reader(self.environments, self.clock, self.tags, self.rules), self.executor, self.clock)
@@ -208,9 +209,7 @@ class Reconciler:
                 self.target.give_up(replica, reason)
             case Fail() | Finish() | Reach() | Advance() | Hold():
                 found = outcome(step, deployment, at=self.wall(), by=self.user)
-                level = logging.WARNING if isinstance(step, Fail | Hold) else logging.INFO
-                log.log(level, "%s in %s: %s", model, environment, found.why)
-                self._outcomes[environment, model] = found
+                self._conclude((environment, model), found, bad=isinstance(step, Fail | Hold))
 
     def _start(self, environment: str, ref: ModelRef, deployment: Deployment, *, on_demand: bool) -> None:
         log.info("start %s in %s%s", ref, environment, " on demand" if on_demand else "")
@@ -225,8 +224,15 @@ class Reconciler:
             )
             if not wanted or deployment.outcome != "running":
                 raise
-            log.warning("%s in %s: %s", ref.name, environment, error)
-            self._outcomes[environment, ref.name] = failed(deployment, str(error))
+            self._conclude((environment, ref.name), failed(deployment, str(error)), bad=True)
+
+    def _conclude(self, key: _Key, found: Outcome, *, bad: bool) -> None:
+        """The plan comes to the same outcome again until its record has been read back; it is told once."""
+        self._outcomes[key] = found
+        if self._concluded.get(key) != (found.seen, found.why):
+            self._concluded[key] = (found.seen, found.why)
+            environment, model = key
+            log.log(logging.WARNING if bad else logging.INFO, "%s in %s: %s", model, environment, found.why)
 
     def _record(self) -> None:
         """Write what this round has come to, an entry for each environment. While one is under way, outcomes wait: the

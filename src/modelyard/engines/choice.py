@@ -41,9 +41,11 @@ def choose(
     *,
     env: str,
     configured: str | None = None,
+    option: bool = False,
     absent: Callable[[str], str | None] = lambda _: None,
 ) -> Choice:
-    """The engine that serves a model. `absent` says why an engine is not there; None: it is.
+    """The engine that serves a model. `absent` says why an engine is not there; None: it is. `option`: what is
+    `configured` was asked for by an option of the command line.
 
     Raises InvalidInput, which names the engines that were considered, and what is wrong with each.
     """
@@ -55,7 +57,11 @@ def choose(
         passed[name] = why
     what = " ".join(filter(None, (model.task, model.format and f"in the format {model.format}")))
     tried = "; ".join(f"{name}: {why}" for name, why in passed.items())
-    remedy = "choose another engine in the configuration section engines" if configured else ""
+    remedy = "bring the model in a format that one of them serves"
+    if configured:
+        remedy = "choose another engine in the configuration section engines"
+    if option:
+        remedy = "give another --engine, or leave it out"
     raise InvalidInput(f"no engine can serve {what or 'files of no known model format'} ({tried})", remedy=remedy)
 
 
