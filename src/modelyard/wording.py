@@ -10,7 +10,7 @@ from pydantic import ValidationError
 _PLAIN = {
     "missing": "it is missing",
     "extra_forbidden": "it is not known here",
-    "string_pattern_mismatch": "it is not written as it should be",
+    "string_pattern_mismatch": "it must match the pattern {pattern}",
     "string_type": "it must be a text",
     "int_type": "it must be a whole number",
     "int_parsing": "it must be a whole number",
@@ -44,9 +44,12 @@ def problem(error: ValidationError) -> str:
 def phrase(found: Mapping[str, Any]) -> str:
     """One of an error's findings, without its place."""
     if found["type"] in _PLAIN:
-        return _PLAIN[found["type"]].format_map(found.get("ctx", {}))
-    text = str(found["msg"]).removeprefix("Value error, ")
-    return text[:1].lower() + text[1:]
+        return _PLAIN[found["type"]].format_map({key: _number(each) for key, each in found.get("ctx", {}).items()})
+    return str(found["msg"]).removeprefix("Value error, ")
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def fields(schema: Mapping[str, Any], place: Sequence[int | str]) -> list[str]:

@@ -280,7 +280,7 @@ def test_the_store_in_the_home_folder_is_the_last_resort(
     assert yard("ls").out == "good\n"
 
 
-READING = ["ls", "ls good", "show good", "history good", "verify", "verify good", "status", "config get s"]
+READING = ["ls", "ls good", "show good", "history good", "verify", "verify good", "status", "config get engines"]
 
 
 @pytest.mark.parametrize("line", [*READING, "config history s", "doctor"])

@@ -39,7 +39,7 @@ BAD: list[tuple[str, str, Any, str]] = [
         "external",
         "old",
         {"engine": "torchserve", "url": "10.0.0.1"},
-        "url: it is not written as it should be; write an address such as http://",
+        "^external.old.url can't be '10.0.0.1'; write an address such as http://",
     ),
     ("rate-limits", "digits", 5, "write a JSON object with some of requests_per_minute, burst"),
     ("engines", "tiny", 5, "use one of vllm, ollama, llamacpp, pytorch, torchserve"),
@@ -59,7 +59,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("validation", "two words", {}, "name"),
     ("events", "webhook", "hooks.example.com", "write an address such as https://"),
     ("events", "mail", "https://hooks.example.com", "has no 'mail'; set events webhook"),
-    ("rollout", "digits", {"steps": "a few"}, "steps: it is not written as it should be; write steps such as 5,25"),
+    ("rollout", "digits", {"steps": "a few"}, "^rollout.digits.steps can't be 'a few'; write steps such as 5,25"),
     ("rollout", "digits", {"bounds": {"confidence": 1}}, "bounds.confidence: it must be below 1"),
 ]
 

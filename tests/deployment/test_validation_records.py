@@ -183,7 +183,7 @@ def test_the_digest_of_a_suite_speaks_of_its_code(own: Callable[..., Suite], tmp
     ("entry", "error", "text"),
     [
         ({"check": "nowhere.py:f"}, NotFound, "suite.yaml: custom: nowhere.py can't be read: No such file"),
-        ({"check": "checks.py"}, InvalidInput, "suite.yaml: custom.0.check: it is not written as it should be"),
+        ({"check": "checks.py"}, InvalidInput, "suite.yaml: custom.0.check: it must match the pattern"),
         ({"check": "checks.py:f", "digest": "sha256:" + "0" * 64}, InvalidInput, "is sha256:.*, not sha256:000"),
     ],
 )

@@ -197,7 +197,7 @@ def test_many_names(digit: Upstream, gateway: Gateway, client: Client) -> None:
     assert len(answer.body) > 4096
     assert [model["id"] for model in answer.json()["data"]] == names
     assert answer.json()["data"][0] == {"id": "model-000", "object": "model", "created": 0, "owned_by": "modelyard"}
-    assert client.post("nobody").error()["message"].endswith("model-018, model-019 and 180 more")
+    assert client.post("nobody").error()["message"].endswith("model-018, model-019 and 180 more; see /v1/models")
     assert client.post("model-199").status == 200
     assert client.ask("GET", "/v2/models/model-199").status == 200
 

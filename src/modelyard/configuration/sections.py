@@ -182,10 +182,11 @@ def _refusal(section: str, key: str, value: Any, error: ValidationError) -> Inva
         known = fields(schema, place)
         return InvalidInput(f"{where} has no {str(last)!r} (in {key})", remedy=f"use one of {', '.join(known)}")
     if first["type"] == "value_error":
-        return InvalidInput(f"{section}.{key} can't be {value!r}", remedy=phrase(first))
+        return InvalidInput(f"{section}.{key} can't be {value!r}: {phrase(first)}", remedy="mend it")
     if first["type"] == "string_pattern_mismatch":
-        remedy = _EXAMPLES[str(last)]
-    elif keys := schema.get("properties"):
+        where = ".".join(map(str, (section, key, *filter(None, first["loc"]))))
+        return InvalidInput(f"{where} can't be {first['input']!r}", remedy=_EXAMPLES[str(last)])
+    if keys := schema.get("properties"):
         remedy = f"write a JSON object with some of {', '.join(keys)}"
     elif "pattern" in schema:
         remedy = _EXAMPLES[""]
