@@ -49,6 +49,13 @@ def _size(value: Any) -> Any:
     return None if value in (0, "0") or (isinstance(value, str) and value.strip().lower() == "none") else value
 
 
+def _port_range(value: str) -> str:
+    first, dash, last = value.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal() and 1024 <= int(first) <= int(last) <= 65535):
+        raise ValueError("it is no range of ports from 1024 to 65535, such as 20000-29999")
+    return value
+
+
 def _one_word(value: SecretStr) -> SecretStr:
     """What goes into a header; a file's last line break does not."""
     text = value.get_secret_value().strip()
@@ -166,6 +173,21 @@ class DeploymentSettings(_Section):
     )
     replicas: int = Field(1, ge=1, le=64, description="how many replicas a model gets at its first deployment")
     timeout_s: float = Field(300, gt=0, description="how long stage, promote and rollback wait for the rollout")
+    ports: Annotated[str, AfterValidator(_port_range)] = Field(
+        "20000-29999",
+        description="what replicas on this machine listen on; better below the ports that the system takes for "
+        "outgoing connections",
+    )
+    log_size: Annotated[ByteSize, Ge(1024)] = Field(
+        ByteSize(10 * 2**20),
+        description="a replica's log on this machine is started anew when it is larger, such as `10 MiB`; the part "
+        "before is kept",
+    )
+
+    @property
+    def port_range(self) -> range:
+        first, last = self.ports.split("-")
+        return range(int(first), int(last) + 1)
 
 
 class KubernetesSettings(_Section):

@@ -362,8 +362,15 @@ class Yard:
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_STATE": str(self.settings.state.expanduser().resolve()),
         }
-        drain_s = self.settings.serving.drain_timeout_s
-        return LocalTarget(folder, self._launch, self._launch_pool, environ=environ, drain_timeout_s=drain_s)
+        return LocalTarget(
+            folder,
+            self._launch,
+            self._launch_pool,
+            environ=environ,
+            drain_timeout_s=self.settings.serving.drain_timeout_s,
+            ports=self.settings.deployment.port_range,
+            log_size=self.settings.deployment.log_size,
+        )
 
     def _serving(self, versions: Sequence[ModelVersion], trust_code: bool) -> ServingSettings:
         """The settings, in which these versions' own code is trusted if somebody says so."""

@@ -164,6 +164,23 @@ class Deployment:
         spec = replace(self.serving_spec or self.spec, strategy=self.spec.strategy)
         return replace(self, target=self.serving, spec=spec, outcome="failed", reason=reason, switched=None)
 
+    def undone(self, reason: str) -> Deployment:
+        """The wish had come true and is taken back: what served before serves again, as what replaced it was run."""
+        if self.earlier[:1] == (self.replaced,):
+            earlier = self.earlier[1:]
+        else:  # it had been a rollback
+            earlier = (self.serving, *self.earlier)[:_KEPT] if self.serving else self.earlier
+        return replace(
+            self,
+            serving=self.replaced,
+            target=self.replaced,
+            earlier=earlier,
+            outcome="failed",
+            reason=reason,
+            switched=None,
+            replaced=None,
+        )
+
     def on_demand(self, model: str) -> tuple[ModelRef, ...]:
         """The versions that an environment's pool may be asked for."""
         serving = self.serving if self.serving_on_demand else None
