@@ -113,6 +113,11 @@ class Station:
             process.terminate()
             process.wait()
 
+    def warnings(self) -> str:
+        """What `modelyard up` complained about."""
+        lines = (self._folder / "up.log").read_text().splitlines(keepends=True)
+        return "".join(line for line in lines if "WARNING" in line or "ERROR" in line)
+
     def promote(self, version: str, replicas: int, rollout: RolloutOptions) -> None:
         self.yard.deployments.promote_to_production(
             MODEL, version, replicas=replicas, rollout=rollout, force=True, reason=WHY
@@ -141,7 +146,8 @@ def main() -> None:
         job = Job(station.port, MODEL, given.clients, given.tokens if given.llm else 0)
         with station.up():
             results = {kind.name: measure(station, kind, job, given) for kind in KINDS}
-    report(results, "SmolLM2 on llama.cpp" if given.llm else "TorchScript on the PyTorch server")
+        report(results, "SmolLM2 on llama.cpp" if given.llm else "TorchScript on the PyTorch server")
+        print(station.warnings(), end="")
 
 
 def measure(station: Station, kind: Kind, job: Job, given: argparse.Namespace) -> Result:
@@ -172,8 +178,9 @@ def _move(
     seen = load.end_streams()
     station.settle()
     late = load.end_streams()
-    result.add(seen)
-    result.add(late)
+    for each in (seen, late):
+        each.failures = [f"while {target} took over: {failure}" for failure in each.failures]
+        result.add(each)
     return _moved([a for a in (*seen.answers, *late.answers) if a.arrived >= began], began, target)
 
 

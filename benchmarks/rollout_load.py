@@ -107,7 +107,9 @@ def _run(job: Job, told: Connection) -> None:
             side.over.set()
             for client in clients:
                 client.join()
-        told.send(side.open(count) if verb == "open" else side.end())
+        if verb == "open":
+            side.open(count)
+        told.send(None if verb == "open" else side.end())
 
 
 class _Side:

@@ -353,7 +353,7 @@ class Yard:
         return run_pool(shelf, host=host, port=port, settings=self.settings.serving)
 
     def _local_target(self, folder: Path) -> LocalTarget:
-        from modelyard.deployment.targets.local import LocalTarget
+        from modelyard.deployment.targets.local import LocalOptions, LocalTarget
         from modelyard.deployment.variables import replica_variables
 
         keys = [str(path.expanduser().resolve()) for path in self.settings.security.trusted_keys]
@@ -362,15 +362,9 @@ class Yard:
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_STATE": str(self.settings.state.expanduser().resolve()),
         }
-        return LocalTarget(
-            folder,
-            self._launch,
-            self._launch_pool,
-            environ=environ,
-            drain_timeout_s=self.settings.serving.drain_timeout_s,
-            ports=self.settings.deployment.port_range,
-            log_size=self.settings.deployment.log_size,
-        )
+        drain_s, local = self.settings.serving.drain_timeout_s, self.settings.deployment
+        how = LocalOptions(drain_s, local.port_range, local.log_size)
+        return LocalTarget(folder, self._launch, self._launch_pool, how, environ=environ)
 
     def _serving(self, versions: Sequence[ModelVersion], trust_code: bool) -> ServingSettings:
         """The settings, in which these versions' own code is trusted if somebody says so."""

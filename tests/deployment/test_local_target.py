@@ -20,7 +20,7 @@ import pytest
 
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.targets.launch import Launch
-from modelyard.deployment.targets.local import LocalTarget
+from modelyard.deployment.targets.local import LocalOptions, LocalTarget
 from modelyard.deployment.targets.logs import older
 from modelyard.deployment.targets.memory import parse_quantity
 from modelyard.deployment.targets.records import Record, Records
@@ -55,7 +55,7 @@ class Machine:
         self.target = self.another()
 
     def another(self, **options: Any) -> LocalTarget:
-        target = LocalTarget(self.folder, self._launch, self._launch, environ=os.environ, **options)
+        target = LocalTarget(self.folder, self._launch, self._launch, LocalOptions(**options), environ=os.environ)
         self._targets.append(target)  # kept: a Popen that is dropped warns
         return target
 

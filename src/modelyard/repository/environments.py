@@ -52,9 +52,9 @@ class DeploymentSpec:
     that it shares with others, loaded at its first request and unloaded when it is idle. `strategy` is how the version
     that the wish is about takes over.
 
-    What follows counts on Kubernetes. `max_replicas`: up to so many, by the load on their CPUs. `env`: variables of the
-    replicas. `grace_period_s`: what a replica may take to end, `progress_deadline_s`: a rollout to move on; unset: as
-    the settings say.
+    `resources.memory` counts everywhere, what else follows on Kubernetes only. `max_replicas`: up to so many, by the
+    load on their CPUs. `env`: variables of the replicas. `grace_period_s`: what a replica may take to end,
+    `progress_deadline_s`: a rollout to move on; unset: as the settings say.
     """
 
     replicas: int = 1

@@ -38,14 +38,24 @@ from modelyard.repository import Pin
 
 log = logging.getLogger("modelyard.local")
 
-PORTS = range(20000, 30000)
-LOG_SIZE = 10 * 2**20
 _PROBE_TIMEOUT_S = 2.0
 _PROBE_INTERVAL_S = 1.0  # of one that is ready
 _PROBES_LOST = 5
 _ROTATE_INTERVAL_S = 5.0
 _POOL = "on-demand"  # in place of model and version; `-` stands in no environment's name
 _LOGS_KEPT = 20  # of one model, those of running replicas not counted
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """Seconds that a replica may take to finish its requests, the ports of replicas, and how large a log gets, bytes."""
+
+    drain_timeout_s: float = 60
+    ports: range = range(20000, 30000)
+    log_size: int = 10 * 2**20
+
+
+AS_USUAL = LocalOptions()
 
 
 @dataclass(slots=True)
@@ -65,11 +75,9 @@ class LocalTarget:
         folder: Path,
         launcher: Launcher,
         pool_launcher: PoolLauncher,
+        options: LocalOptions = AS_USUAL,
         *,
         environ: Mapping[str, str],
-        drain_timeout_s: float = 60,
-        ports: range = PORTS,
-        log_size: int = LOG_SIZE,
     ) -> None:
         self._records = Records(folder / "replicas")
         self._logs = folder / "logs"
@@ -77,14 +85,14 @@ class LocalTarget:
         self._pool_launcher = pool_launcher
         self._seen: list[Record] = []
         self._environ = dict(environ)
-        self._kill_after_s = drain_timeout_s + 5
+        self._kill_after_s = options.drain_timeout_s + 5
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._probes: dict[str, _Probe] = {}
         self._terminated: set[str] = set()
         self._pool = ThreadPoolExecutor(16)
         self._memory = MemoryWatch(self._pool)
-        self._ports = ports
-        self._log_size = log_size
+        self._ports = options.ports
+        self._log_size = options.log_size
         self._rotated = 0.0
 
     def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
