@@ -35,7 +35,7 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
-from modelyard.errors import NotFound, SettingsError
+from modelyard.errors import SettingsError
 from modelyard.wording import fields, phrase
 
 FILE_NAME = "modelyard.toml"
@@ -49,6 +49,13 @@ SECRET_VARIABLES = {"MODELYARD_TOKEN", "MODELYARD_ACCESS__SIGNING_KEY"}
 
 def _size(value: Any) -> Any:
     return None if value in (0, "0") or (isinstance(value, str) and value.strip().lower() == "none") else value
+
+
+def _port_range(value: str) -> str:
+    first, dash, last = value.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal() and 1024 <= int(first) <= int(last) <= 65535):
+        raise ValueError("it is no range of ports from 1024 to 65535, such as 20000-29999")
+    return value
 
 
 def _one_word(value: SecretStr) -> SecretStr:
@@ -168,6 +175,21 @@ class DeploymentSettings(_Section):
     )
     replicas: int = Field(1, ge=1, le=64, description="how many replicas a model gets at its first deployment")
     timeout_s: float = Field(300, gt=0, description="how long stage, promote and rollback wait for the rollout")
+    ports: Annotated[str, AfterValidator(_port_range)] = Field(
+        "20000-29999",
+        description="what replicas on this machine listen on; better below the ports that the system takes for "
+        "outgoing connections",
+    )
+    log_size: Annotated[ByteSize, Ge(1024)] = Field(
+        ByteSize(10 * 2**20),
+        description="a replica's log on this machine is started anew when it is larger, such as `10 MiB`; the part "
+        "before is kept",
+    )
+
+    @property
+    def port_range(self) -> range:
+        first, last = self.ports.split("-")
+        return range(int(first), int(last) + 1)
 
 
 class KubernetesSettings(_Section):
@@ -369,15 +391,3 @@ def _refusal(error: ValidationError, path: Path | None) -> SettingsError:
 def get_env() -> Environment:
     """`development` or `production`, from MODELYARD_ENV or modelyard.toml."""
     return load_settings().env
-
-
-def nearest_store(folder: Path) -> Path:
-    """The store's folder in a folder or above it, else the one in the home folder. Raises NotFound."""
-    found = next((p / STORE_FOLDER for p in (folder, *folder.parents) if (p / STORE_FOLDER).is_dir()), None)
-    home = Path.home() / STORE_FOLDER
-    if found is None and not home.is_dir():
-        raise NotFound(
-            f"there is no store: no {STORE_FOLDER} in {folder} or above it, nor in the home folder",
-            remedy="make one with `modelyard init`, or name one with --store or MODELYARD_STORE",
-        )
-    return found or home

@@ -17,8 +17,9 @@ from modelyard.errors import InvalidInput
 from modelyard.refs import ModelRef
 from modelyard.repository import Inspection, ModelRepository, ModelVersion, Pin
 from modelyard.repository.index import Index
-from modelyard.settings import SECRET_VARIABLES, ServingSettings, Settings, load_settings, nearest_store
+from modelyard.settings import SECRET_VARIABLES, ServingSettings, Settings, load_settings
 from modelyard.store import Cache, Store, open_store
+from modelyard.store.nearest import nearest_store
 
 if TYPE_CHECKING:
     from modelyard.access.access import Access
@@ -353,7 +354,7 @@ class Yard:
         return run_pool(shelf, host=host, port=port, settings=self.settings.serving)
 
     def _local_target(self, folder: Path) -> LocalTarget:
-        from modelyard.deployment.targets.local import LocalTarget
+        from modelyard.deployment.targets.local import LocalOptions, LocalTarget
         from modelyard.deployment.variables import replica_variables
 
         keys = [str(path.expanduser().resolve()) for path in self.settings.security.trusted_keys]
@@ -362,8 +363,9 @@ class Yard:
             "MODELYARD_CACHE": str(self.settings.cache),
             "MODELYARD_STATE": str(self.settings.state.expanduser().resolve()),
         }
-        drain_s = self.settings.serving.drain_timeout_s
-        return LocalTarget(folder, self._launch, self._launch_pool, environ=environ, drain_timeout_s=drain_s)
+        drain_s, local = self.settings.serving.drain_timeout_s, self.settings.deployment
+        how = LocalOptions(drain_s, local.port_range, local.log_size)
+        return LocalTarget(folder, self._launch, self._launch_pool, how, environ=environ)
 
     def _serving(self, versions: Sequence[ModelVersion], trust_code: bool) -> ServingSettings:
         """The settings, in which these versions' own code is trusted if somebody says so."""

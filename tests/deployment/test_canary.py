@@ -210,6 +210,19 @@ def test_kept_warm_after_the_switch_for_so_long() -> None:
     assert plan(done, crashed, LIMITS, Moment(1000.0)) == Plan(frozenset("d"), (Start(V2),))
 
 
+def test_what_does_not_stay_up_while_the_old_ones_are_warm_goes_back() -> None:
+    done = rolling(WARM).finished(940.5)
+    crashed = [replica(name, V2, "exited", since_s=1, rollout=done.rollout, error="no memory") for name in "de"]
+    seen = [*OUT, *crashed]
+    [fail] = plan(done, seen, LIMITS, Moment(1000.0)).steps
+    assert fail == Fail("v1.2.0 does not stay up: no memory")
+    undone = outcome(fail, done, at=1000.0, by="tester").new
+    assert (undone.serving, undone.target, undone.outcome, undone.earlier) == (V1, V1, "failed", ())
+    assert plan(undone, seen, LIMITS, Moment(1000.0)) == Plan(frozenset("ab"), (Stop("d"), Stop("e")))
+    assert Fail not in map(type, plan(done, seen, LIMITS, Moment(1000.5)).steps)  # now there is nothing to go back to
+    assert Fail not in map(type, plan(done, crashed, LIMITS, Moment(1000.0)).steps)
+
+
 def test_golden_requests_come_before_all_others() -> None:
     golden = Analysis(golden=(Expected({}, {}),))
     assert steps(rolling(replace(CANARY, analysis=golden))) == (UNSEEN, *STEPS)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.targets.launch import Launch
-from modelyard.deployment.targets.local import LocalTarget
+from modelyard.deployment.targets.local import LocalOptions, LocalTarget
+from modelyard.deployment.targets.logs import older
+from modelyard.deployment.targets.memory import parse_quantity
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef
@@ -49,10 +54,8 @@ class Machine:
         self._targets: list[LocalTarget] = []
         self.target = self.another()
 
-    def another(self, drain_timeout_s: float = 60) -> LocalTarget:
-        target = LocalTarget(
-            self.folder, self._launch, self._launch, environ=os.environ, drain_timeout_s=drain_timeout_s
-        )
+    def another(self, **options: Any) -> LocalTarget:
+        target = LocalTarget(self.folder, self._launch, self._launch, LocalOptions(**options), environ=os.environ)
         self._targets.append(target)  # kept: a Popen that is dropped warns
         return target
 
@@ -269,6 +272,49 @@ def test_old_logs_make_room(machine: Machine) -> None:
     assert len(left) == 21
     assert left[0].endswith("0000000a")
     assert (logs / "production-other-v1.0.0-00000000.log").exists()
+
+
+def test_one_that_takes_more_memory_than_it_may_has_crashed(machine: Machine) -> None:
+    machine.start()
+    machine.wait_ready()
+    machine.target.limit_memory({("production", "team/digit", str(V1)): "4Gi"})
+    machine.target.observe()
+    machine.target.limit_memory({("production", "team/digit", str(V1)): "1Mi"})  # while it runs
+    [crashed] = machine.wait(lambda found: found[0].state == "exited")
+    assert re.fullmatch(r"it took \d+ MiB of memory, and resources.memory is 1Mi", crashed.error)
+
+
+def test_a_log_that_has_grown_is_started_anew(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelyard.deployment.targets.local._ROTATE_INTERVAL_S", 0.0)
+    machine.program = "print('x' * 2000, flush=True)\n" + SERVER
+    machine.target = machine.another(log_size=1000)
+    log = machine.target.log(machine.start())
+    machine.wait(lambda _: older(log).exists())
+    assert log.stat().st_size < older(log).stat().st_size
+    assert machine.target.logs("team/digit") == [log]
+
+
+def test_ports_are_of_the_range(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        machine.target = machine.another(ports=range(port, port + 1))
+        assert machine.target.free_ports() == 1  # as far as it knows
+        with pytest.raises(Unavailable) as refused:
+            machine.start()
+    assert str(refused.value) == (
+        f"no port of {port}-{port} is free; give deployment.ports a wider range, or stop something that uses them"
+    )
+    machine.start()
+    assert machine.target.free_ports() == 0
+    with pytest.raises(Unavailable, match="no port of"):
+        machine.start()
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("512", 512), ("2Gi", 2**31), ("1.5k", 1500), ("1M", 10**6), ("100m", 0), ("3Ti", 3 * 2**40)]
+)
+def test_quantities(text: str, count: int) -> None:
+    assert parse_quantity(text) == count
 
 
 def _reap(machine: Machine) -> bool:

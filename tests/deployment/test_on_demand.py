@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,10 +10,12 @@ import pytest
 from modelyard.deployment.plan import GiveUp, Limits, Replica, Stop
 from modelyard.deployment.pools import PoolProcess, StartPool, plan_pool
 from modelyard.deployment.routing import route_table
+from modelyard.deployment.targets.memory import Key
 from modelyard.deployment.targets.on_demand import OnDemand
 from modelyard.deployment.targets.pool_client import Answer
 from modelyard.refs import ModelRef
 from modelyard.repository import Deployment, DeploymentSpec, Pin
+from modelyard.repository.environments import Resources
 
 from .builders import V1, V2
 
@@ -38,6 +40,9 @@ class Machine:
 
     def pools(self) -> list[PoolProcess]:
         return self.processes
+
+    def limit_memory(self, limits: Mapping[Key, str]) -> None:
+        self.told += [f"{model}:{version} may take {size}" for (_, model, version), size in limits.items()]
 
     def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
         self.told.append(f"start {ref.name} in {environment} for {rollout}")
@@ -194,3 +199,11 @@ def test_the_versions_of_a_pool_share_a_cluster_and_one_beside_replicas_has_its_
     assert len(table.clusters) == 2
     weights = {route.names[0]: [table.backend(b).pool for b, _ in route.weights] for route in table.routes}
     assert (weights["digit"], weights["letter"]) == ([""], ["production"])
+
+
+def test_what_replicas_may_take_is_passed_on() -> None:
+    machine = Machine()
+    spec = DeploymentSpec(resources=Resources(memory="2Gi"))
+    rolling = Deployment().ask(V1, spec=spec).finished().ask(V2, spec=DeploymentSpec())
+    OnDemand(machine, LIMITS).observe({"production": {"digit": rolling}})
+    assert machine.told == ["digit:v1.1.0 may take 2Gi"]

@@ -34,16 +34,20 @@ SIGNATURE = {"signature": {"inputs": [_TENSOR | {"name": "x"}], "outputs": [_TEN
 class Machine:
     """Its folders, its gateway's port, its supervisor, and a name for the model that no other process here has."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str = "") -> None:
         self.folder = folder
+        self.variables: dict[str, str] = {}  # of the supervisor, beside those that every machine has
         self.port, self.api_port = free_port(), free_port()
         self.model = f"m{uuid.uuid4().hex[:10]}"
         self.up: subprocess.Popen[bytes] | None = None
-        store = LocalDisk(folder / "store")
-        self.values = {"store": store.url, "cache": str(folder / "cache"), "state": str(folder / "state")}
+        self.values = {
+            "store": store or LocalDisk(folder / "store").url,
+            "cache": str(folder / "cache"),
+            "state": str(folder / "state"),
+        }
         self.values["user"] = "tester"
         self.yard = Yard(load_settings(folder, gateway=GatewaySettings(port=self.port), **self.values))
-        self.run_folder = self.yard.run_folder(store)
+        self.run_folder = self.yard.run_folder(self.yard.store)
 
     def register(self, version: str, artifact: Path, metadata: dict[str, Any] | None = None) -> None:
         self.yard.repository.register_model(self.model, version, artifact, metadata)
@@ -149,7 +153,7 @@ class Machine:
     def _environ(self) -> dict[str, str]:
         own = {f"MODELYARD_{key.upper()}": value for key, value in self.values.items()}
         own |= {"MODELYARD_GATEWAY__PORT": str(self.port), "MODELYARD_API__PORT": str(self.api_port)}
-        return os.environ | own | {"MODELYARD_SERVING__TRUST_CODE": json.dumps([self.model])}
+        return os.environ | own | {"MODELYARD_SERVING__TRUST_CODE": json.dumps([self.model])} | self.variables
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
@@ -209,12 +213,28 @@ def save_torchscript(path: Path, factor: float, *, broken: bool = False) -> Path
 
 def save_slow(folder: Path, factor: float) -> Path:
     """y = factor · x, after a second."""
+    return _save_handler(folder, factor, "pass", "time.sleep(1)")
+
+
+def save_never_ready(folder: Path, factor: float) -> Path:
+    """One that loads for ever."""
+    return _save_handler(folder, factor, "time.sleep(600)", "pass")
+
+
+def save_crashing(folder: Path, factor: float, requests: int) -> Path:
+    """y = factor · x, so many times. Then its process ends, which is some other thread's doing."""
+    crash = "os.write(2, b'out of luck\\n'), os._exit(3)"
+    predict = f"self.left -= 1; self.left or threading.Timer(0.1, lambda: ({crash})).start()"
+    return _save_handler(folder, factor, f"self.left = {requests}", predict)
+
+
+def _save_handler(folder: Path, factor: float, setup: str, predict: str) -> Path:
     folder.mkdir()
     (folder / "handler.py").write_text(
-        "import time\n\n\n"
-        "class Slow:\n"
-        "    def setup(self, folder):\n        pass\n\n"
-        "    def predict(self, inputs):\n        time.sleep(1)\n"
+        "import os\nimport threading\nimport time\n\n\n"
+        "class Handler:\n"
+        f"    def setup(self, folder):\n        {setup}\n\n"
+        f"    def predict(self, inputs):\n        {predict}\n"
         f"        return {{'y': inputs['x'] * {factor}}}\n"
     )
     return folder

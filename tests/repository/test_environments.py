@@ -35,6 +35,8 @@ TABLE = {
     "A ok - ok": ("-", "-", "A", "done"),  # taken out of service
     "A ok - ok A ok": ("A", "A", "", "done"),
     "A ok B failed C ok": ("C", "C", "A", "done"),
+    "A ok B ok undone": ("A", "A", "", "failed"),
+    "A ok B ok A ok undone": ("B", "B", "A", "failed"),  # a rollback taken back
 }
 
 
@@ -47,6 +49,8 @@ def test_the_record_after_each_step(steps: str) -> None:
                 deployment = deployment.finished()
             case "failed":
                 deployment = deployment.failed("it did not start")
+            case "undone":
+                deployment = deployment.undone("it did not start")
             case _:
                 deployment = deployment.ask(PINS[step])
     serving, target, earlier, outcome = TABLE[steps]

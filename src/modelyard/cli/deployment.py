@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,7 @@ from modelyard.errors import NotFound
 if TYPE_CHECKING:
     from modelyard.deployment import Suite
     from modelyard.deployment.manager import Status
+    from modelyard.deployment.targets.logs import Follower
     from modelyard.repository import Deployment
     from modelyard.yard import Yard
 
@@ -42,6 +44,7 @@ MinReplicas = Annotated[
     typer.Option(metavar="0", min=0, max=0, help="0: on demand, loaded when asked for; --replicas ends that."),
 ]
 _REASON = 60
+_FOLLOW_S = 0.3
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rollout has ended.")]
 
 
@@ -105,19 +108,40 @@ def logs(
     lines: Annotated[
         int, typer.Option("--lines", "-n", metavar="COUNT", min=1, help="How many, of each replica.")
     ] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written, also by new replicas, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """The last lines of a model's replicas on this machine; of one on demand, of all that its pool holds."""
+    from modelyard.deployment.targets.logs import Follower, last_lines
     from modelyard.refs import parse_name
 
     yard, model = yard_of(context), parse_name(name)
-    found = yard.local_target.logs(model)
-    if any(row.on_demand and row.model == model for row in yard.deployments.status()):
-        found += yard.local_target.logs()
-    if not found:
+    pooled = any(row.on_demand and row.model == model for row in yard.deployments.status())
+
+    def found() -> list[Path]:
+        return yard.local_target.logs(model) + (yard.local_target.logs() if pooled else [])
+
+    follower, there = Follower(), found()
+    if not there and not follow:
         raise NotFound(f"no replica of {name} ran on this machine", remedy="see `modelyard status`")
-    for path in found:
+    follower.skip(there)
+    for path in there:
         print(f"==> {path}")
-        print("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+        print("\n".join(last_lines(path, lines)), flush=True)
+    if follow:
+        _follow(follower, found)
+
+
+def _follow(follower: Follower, found: Callable[[], list[Path]]) -> None:
+    """For ever; says which file it is when that changes."""
+    last = None
+    while True:
+        for path in found():
+            if text := follower.read(path):
+                print(text if path == last else f"==> {path}\n{text}", end="", flush=True)
+                last = path
+        time.sleep(_FOLLOW_S)
 
 
 def up(context: typer.Context) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modelyard import defaults
 from modelyard.configuration import ConfigurationManager
 from modelyard.deployment import preflight, promotion
+from modelyard.deployment.crashes import crashes
 from modelyard.deployment.facts import engine_of
 from modelyard.deployment.gate import Gate, ValidationPlan
 from modelyard.deployment.plan import Replica
@@ -277,12 +278,13 @@ class DeploymentManager:
             for model, d in sorted(self.repo.environment(name).read().items()):
                 if d.serving is None and d.target is None and d.outcome == "done":
                     continue  # undeployed
-                ready = sum(r.state == "ready" for r in replicas if (r.environment, r.model) == (name, model))
+                own = [r for r in replicas if (r.environment, r.model) == (name, model)]
+                ready = sum(r.state == "ready" for r in own)
                 ready += any((name, model, str(ref.version)) in loaded for ref in d.on_demand(model))
                 serving, target = (str(pin) if pin else None for pin in (d.serving, d.target))
                 on_demand = d.spec.on_demand
                 wanted = d.spec.replicas if d.target and not on_demand else 0
-                reason = d.reason or describe(d)
+                reason = "; ".join(filter(None, (d.reason or describe(d), crashes(own))))
                 rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, reason, on_demand))
         return rows
 

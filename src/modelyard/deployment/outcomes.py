@@ -45,7 +45,9 @@ def outcome(step: Recorded, deployment: Deployment, *, at: float, by: str) -> Ou
 
 
 def failed(deployment: Deployment, reason: str) -> Outcome:
-    return Outcome(deployment, deployment.failed(reason), f"went back: {reason}")
+    """Back to what serves; to what served before, if the rollout was done."""
+    new = deployment.undone(reason) if deployment.outcome == "done" else deployment.failed(reason)
+    return Outcome(deployment, new, f"went back: {reason}")
 
 
 def _asked_for(deployment: Deployment, at: float, by: str) -> Pause | None:

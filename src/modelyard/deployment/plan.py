@@ -81,7 +81,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Record that the target can't serve; what served goes on."""
+    """Record that the target can't serve; what served goes on, or serves again."""
 
     reason: str
 
@@ -122,7 +122,7 @@ def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits, mo
     ready = sum(r.id in routed for r in new)
     share = canary.share(deployment, ready, count) if count else None
 
-    failure = _failure(deployment, exited)
+    failure = _failure(deployment, exited, back=_way_back(deployment, old, moment))
     if failure:
         return Plan(routed, (Fail(failure),), share)
     warm = [r for r in old if r not in carriers and _warm(r, deployment, moment)]
@@ -245,8 +245,13 @@ def _starts(missing: Mapping[_Kind, int], exited: Sequence[Replica], *, room: in
     return starts
 
 
-def _failure(deployment: Deployment, exited: Sequence[Replica]) -> str:
-    mine = [r for r in exited if _tells(r, deployment)]
+def _way_back(deployment: Deployment, old: Sequence[Replica], moment: Moment) -> bool:
+    """Whether what served before is still there, and may serve again if what serves now does not stay up."""
+    return deployment.outcome == "done" and any(_warm(r, deployment, moment) for r in old)
+
+
+def _failure(deployment: Deployment, exited: Sequence[Replica], *, back: bool) -> str:
+    mine = [r for r in exited if (deployment.outcome == "running" or back) and _tells(r, deployment)]
     if len(mine) <= CRASHES_ALLOWED:
         return ""
     newest = min(mine, key=lambda r: r.since_s)
@@ -254,16 +259,15 @@ def _failure(deployment: Deployment, exited: Sequence[Replica]) -> str:
 
 
 def _tells(crashed: Replica, deployment: Deployment) -> bool:
-    """Whether a crash counts against the rollout that runs."""
-    own = _kind(crashed) == (deployment.target, deployment.spec.on_demand) and crashed.rollout == deployment.rollout
-    return own and deployment.outcome == "running"
+    """Whether a crash counts against the last rollout."""
+    return _kind(crashed) == (deployment.target, deployment.spec.on_demand) and crashed.rollout == deployment.rollout
 
 
 def _forgettable(crashed: Replica, deployment: Deployment) -> bool:
     """A crash is remembered as long as it delays the next start, or may end the rollout."""
     if crashed.pin not in (deployment.target, deployment.serving):
         return True
-    return crashed.since_s > CRASH_MEMORY_S and not _tells(crashed, deployment)
+    return crashed.since_s > CRASH_MEMORY_S and not (deployment.outcome == "running" and _tells(crashed, deployment))
 
 
 def _idle(replica: Replica, limits: Limits) -> bool:

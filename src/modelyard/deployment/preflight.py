@@ -30,7 +30,7 @@ def check(model: str, asked: Deployment, room: Room) -> Preview:
     if more > room.ports:
         raise Refused(
             f"{model} needs {more} more replicas for a while, and there are ports for {room.ports}",
-            remedy=_remedy(asked, seen, "free some ports"),
+            remedy=_remedy(asked, seen, "give deployment.ports a wider range"),
         )
     if more * room.replica > room.available:
         raise Refused(

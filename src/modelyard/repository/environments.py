@@ -52,9 +52,9 @@ class DeploymentSpec:
     that it shares with others, loaded at its first request and unloaded when it is idle. `strategy` is how the version
     that the wish is about takes over.
 
-    What follows counts on Kubernetes. `max_replicas`: up to so many, by the load on their CPUs. `env`: variables of the
-    replicas. `grace_period_s`: what a replica may take to end, `progress_deadline_s`: a rollout to move on; unset: as
-    the settings say.
+    `resources.memory` counts everywhere, what else follows on Kubernetes only. `max_replicas`: up to so many, by the
+    load on their CPUs. `env`: variables of the replicas. `grace_period_s`: what a replica may take to end,
+    `progress_deadline_s`: a rollout to move on; unset: as the settings say.
     """
 
     replicas: int = 1
@@ -163,6 +163,23 @@ class Deployment:
         """The wish did not come true: back to what serves, as it was run, within the room that this rollout had."""
         spec = replace(self.serving_spec or self.spec, strategy=self.spec.strategy)
         return replace(self, target=self.serving, spec=spec, outcome="failed", reason=reason, switched=None)
+
+    def undone(self, reason: str) -> Deployment:
+        """The wish had come true and is taken back: what served before serves again, as what replaced it was run."""
+        if self.earlier[:1] == (self.replaced,):
+            earlier = self.earlier[1:]
+        else:  # it had been a rollback
+            earlier = (self.serving, *self.earlier)[:_KEPT] if self.serving else self.earlier
+        return replace(
+            self,
+            serving=self.replaced,
+            target=self.replaced,
+            earlier=earlier,
+            outcome="failed",
+            reason=reason,
+            switched=None,
+            replaced=None,
+        )
 
     def on_demand(self, model: str) -> tuple[ModelRef, ...]:
         """The versions that an environment's pool may be asked for."""

@@ -27,8 +27,10 @@ import psutil
 
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.pools import PoolProcess
+from modelyard.deployment.targets import logs as log_files
 from modelyard.deployment.targets import pool_client
 from modelyard.deployment.targets.launch import Launch, Launcher, PoolLauncher
+from modelyard.deployment.targets.memory import Key, MemoryWatch, resident
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef
@@ -36,12 +38,24 @@ from modelyard.repository import Pin
 
 log = logging.getLogger("modelyard.local")
 
-PORTS = range(20000, 30000)  # below the range systems take outgoing connections from
 _PROBE_TIMEOUT_S = 2.0
 _PROBE_INTERVAL_S = 1.0  # of one that is ready
 _PROBES_LOST = 5
+_ROTATE_INTERVAL_S = 5.0
 _POOL = "on-demand"  # in place of model and version; `-` stands in no environment's name
 _LOGS_KEPT = 20  # of one model, those of running replicas not counted
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """Seconds that a replica may take to finish its requests, ports of replicas, and how many bytes a log takes."""
+
+    drain_timeout_s: float = 60
+    ports: range = range(20000, 30000)
+    log_size: int = 10 * 2**20
+
+
+AS_USUAL = LocalOptions()
 
 
 @dataclass(slots=True)
@@ -61,9 +75,9 @@ class LocalTarget:
         folder: Path,
         launcher: Launcher,
         pool_launcher: PoolLauncher,
+        options: LocalOptions = AS_USUAL,
         *,
         environ: Mapping[str, str],
-        drain_timeout_s: float = 60,
     ) -> None:
         self._records = Records(folder / "replicas")
         self._logs = folder / "logs"
@@ -71,11 +85,15 @@ class LocalTarget:
         self._pool_launcher = pool_launcher
         self._seen: list[Record] = []
         self._environ = dict(environ)
-        self._kill_after_s = drain_timeout_s + 5
+        self._kill_after_s = options.drain_timeout_s + 5
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._probes: dict[str, _Probe] = {}
         self._terminated: set[str] = set()
         self._pool = ThreadPoolExecutor(16)
+        self._memory = MemoryWatch(self._pool)
+        self._ports = options.ports
+        self._log_size = options.log_size
+        self._rotated = 0.0
 
     def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None:
         """Start a replica of an exact version; it counts from now on, ready or not."""
@@ -106,6 +124,10 @@ class LocalTarget:
         log.info("start %s", name)
         self._begin(Record(name, environment, launch.ready_path, port, time.time()), launch)
 
+    def limit_memory(self, limits: Mapping[Key, str]) -> None:
+        """What replicas of these versions may take from now on; those that run already, too."""
+        self._memory.limits = limits
+
     def observe(self) -> list[Replica]:
         """Every replica as it is now. Ends those that stopped answering and forgets those that ended as they should.
 
@@ -113,6 +135,8 @@ class LocalTarget:
         """
         looked = [self._look(record) for record in self._records.all()]
         self._seen = [record for record in looked if record]
+        self._memory.keep(record.id for record in self._seen)
+        self._rotate()
         return [record.replica() for record in self._seen if record.model]
 
     def pools(self) -> list[PoolProcess]:
@@ -135,12 +159,12 @@ class LocalTarget:
             process = _process(record) if record.model == model and record.ready else None
             if process:
                 pin = record.replica().pin
-                found[pin] = max(found.get(pin, 0), _resident(process))
+                found[pin] = max(found.get(pin, 0), resident(process))
         return found
 
     def free_ports(self) -> int:
         """How many more processes may listen, as far as this target knows."""
-        return len(PORTS) - len({record.port for record in self._records.all()})
+        return len(self._ports) - len({record.port for record in self._records.all()})
 
     def peek_pools(self) -> list[PoolProcess]:
         """The same of the pools."""
@@ -192,7 +216,7 @@ class LocalTarget:
         return sorted(found, key=lambda path: path.stat().st_mtime)
 
     def _port(self) -> int:
-        return _free_port({record.port for record in self._records.all()})
+        return _free_port(self._ports, {record.port for record in self._records.all()})
 
     def _begin(self, record: Record, launch: Launch) -> None:
         self._records.save(record)
@@ -221,7 +245,7 @@ class LocalTarget:
         """Drop a model's oldest logs: one that keeps crashing would fill the disk."""
         ended = [path for path in self.logs(model) if self._records.get(path.stem) is None]
         for path in ended[:-_LOGS_KEPT]:
-            path.unlink(missing_ok=True)
+            log_files.remove(path)
 
     def _look(self, record: Record) -> Record | None:
         if record.exited is not None:
@@ -235,7 +259,19 @@ class LocalTarget:
             if time.time() - record.stopping > self._kill_after_s:
                 _signal(record, signal.SIGKILL)
             return record
+        if excess := self._memory.excess(
+            record.id, (record.environment, record.model, record.version), _process(record)
+        ):
+            self.give_up(record.id, excess)
+            return self._records.get(record.id)
         return self._probe(record)
+
+    def _rotate(self) -> None:
+        now = time.monotonic()
+        if now - self._rotated >= _ROTATE_INTERVAL_S:
+            self._rotated = now
+            for record in self._seen:
+                log_files.rotate(self.log(record.id), self._log_size)
 
     def _adopt(self, record: Record) -> Record:
         """Find the process of a replica whose supervisor was killed just after starting it."""
@@ -301,14 +337,6 @@ def _process(record: Record) -> psutil.Process | None:
     return None
 
 
-def _resident(process: psutil.Process) -> int:
-    total = 0
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        for each in (process, *process.children(recursive=True)):
-            total += int(each.memory_info().rss)
-    return total
-
-
 def _signal(record: Record, number: signal.Signals) -> None:
     process = _process(record)
     if process is not None:
@@ -325,11 +353,8 @@ def _answers(url: str) -> bool:
 
 
 def _last_line(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1].strip()[:300] if lines else ""
+    lines = [line.strip() for line in log_files.last_lines(log, 20)]
+    return next((line[:300] for line in reversed(lines) if line), "")
 
 
 def _safe(model: str) -> str:
@@ -337,8 +362,8 @@ def _safe(model: str) -> str:
     return model.replace("/", "_")
 
 
-def _free_port(taken: Container[int]) -> int:
-    for port in random.sample(PORTS, len(PORTS)):
+def _free_port(ports: range, taken: Container[int]) -> int:
+    for port in random.sample(ports, len(ports)):
         if port in taken:
             continue
         with socket.socket() as probe:
@@ -347,4 +372,7 @@ def _free_port(taken: Container[int]) -> int:
             except OSError:
                 continue
             return port
-    raise Unavailable(f"no port between {PORTS[0]} and {PORTS[-1]} is free", remedy="stop something that uses them")
+    raise Unavailable(
+        f"no port of {ports[0]}-{ports[-1]} is free",
+        remedy="give deployment.ports a wider range, or stop something that uses them",
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 from modelyard.deployment.plan import GiveUp, Limits, Replica, ReplicaState, Stop
 from modelyard.deployment.pools import PoolProcess, StartPool, plan_pool
 from modelyard.deployment.routing import Deployments
+from modelyard.deployment.targets.memory import Key, memory_limits
 from modelyard.deployment.targets.pool_client import Answer, ask
 from modelyard.errors import InvalidInput
 from modelyard.refs import ModelRef
@@ -26,6 +27,7 @@ _ASK_INTERVAL_S = 0.2
 class Processes(Protocol):
     """What a LocalTarget does; see there."""
 
+    def limit_memory(self, limits: Mapping[Key, str]) -> None: ...
     def observe(self) -> list[Replica]: ...
     def pools(self) -> list[PoolProcess]: ...
     def start(self, environment: str, ref: ModelRef, *, rollout: str) -> None: ...
@@ -65,6 +67,7 @@ class OnDemand:
 
     def observe(self, deployments: Deployments) -> list[Replica]:
         """Every replica, and every version's place in a pool. Waits for nobody."""
+        self.local.limit_memory(memory_limits(deployments))
         replicas = self.local.observe()
         self._pools = {p.environment: p for p in sorted(self.local.pools(), key=_best_last) if p.alive}
         for place in self._places.values():
