@@ -120,6 +120,7 @@ bench: $(READY) engines peers ## Measure side by side; BENCH=--quick for a try i
 	$(BIN)/python benchmarks/gateway.py $(BENCH) --litellm $(LITELLM)/bin/python --portkey $(PORTKEY) --nginx $(NGINX)/usr/sbin/nginx
 	$(BIN)/python benchmarks/gateway.py --memory $(BENCH)
 	$(BIN)/python benchmarks/tokens.py $(BENCH)
+	$(BIN)/python benchmarks/rollout.py $(BENCH)
 	$(BIN)/python benchmarks/embeddings.py $(BENCH) --peers $(EMBEDDERS)
 	$(BIN)/python benchmarks/startup.py $(BENCH)
 	$(BIN)/python benchmarks/transfer.py $(BENCH) --mlflow $(MLFLOW)/bin/python

@@ -25,7 +25,7 @@ import engines_in_process
 from measure import children, free_port, own_process, post, running, wait_for
 from modelyard.importer.inspect import inspect_files
 from modelyard.repository import ModelRepository
-from modelyard.serving.runtimes.precision import Precision
+from modelyard.repository.declared import Precision
 from modelyard.store import Cache, LocalDisk
 
 NAME, WIDTH = "all-MiniLM-L6-v2", 384
