@@ -202,6 +202,18 @@ RULE = st.fixed_dictionaries(
         "max_requests": st.integers(1, 9),
     },
 )
+
+
+def others_only(rules: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without fallbacks of a name to itself, which are refused when they are set."""
+    return {
+        name: rule | {"fallback": [other for other in rule["fallback"] if other != name]}
+        if "fallback" in rule
+        else rule
+        for name, rule in rules.items()
+    }
+
+
 SPLIT = st.fixed_dictionaries(
     {
         "split": st.dictionaries(
@@ -213,7 +225,7 @@ SPLIT = st.fixed_dictionaries(
 
 @given(
     ready=st.text("plsv", max_size=4),
-    routing=st.dictionaries(NAMES, RULE),
+    routing=st.dictionaries(NAMES, RULE).map(others_only),
     split=SPLIT,
     external=st.dictionaries(NAMES, st.just(OLLAMA)),
     embeddings=st.dictionaries(

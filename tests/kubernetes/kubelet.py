@@ -7,6 +7,7 @@ preStop, grace period, status. Volumes are folders; paths below a mount are rewr
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import sys
 import threading
@@ -24,6 +25,9 @@ from lightkube.resources.core_v1 import Node, Pod
 from lightkube.types import PatchType
 
 from .pod_runner import PodRunner
+
+# Of several test processes each has addresses of its own.
+_NETWORK = 77 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 POLL_S = 0.05
 _addresses = itertools.count(1)
@@ -96,7 +100,7 @@ class Kubelet:
             runner = self._runners.get(uid)
             if runner is None:
                 number = next(_addresses)
-                ip = f"127.77.{number // 250}.{number % 250 + 1}"
+                ip = f"127.{_NETWORK}.{number // 250}.{number % 250 + 1}"
                 folder = self._folder / "pods" / f"{pod.metadata.name}"
                 runner = PodRunner(self._client, pod, ip, folder, self._bin, self.images)
                 self._runners[uid] = runner
