@@ -41,6 +41,7 @@ def test_a_rollout_cuts_no_stream(
     ):
         wait_for(cluster_yard.local_status(cluster_yard.store).running)
         manager.promote_to_production("talker", "v1.0.0", force=True, reason="test")
+        wait_for(lambda: httpx.post(f"{gateway}/v1/chat/completions", json=CHAT | {"max_tokens": 1}).is_success)
         ends: list[str] = []
         stop = threading.Event()
         threads = [threading.Thread(target=talk, args=(gateway, ends, stop)) for _ in range(2)]
@@ -53,7 +54,7 @@ def test_a_rollout_cuts_no_stream(
         for thread in threads:
             thread.join()
 
-    assert [end for end in ends if not end.endswith("data: [DONE]")] == []
+    assert [(n, end) for n, end in enumerate(ends) if not end.endswith("data: [DONE]")] == []
     assert {end.partition("@")[0] for end in ends} == {"talker:v1.0.0", "talker:v2.0.0"}
 
 

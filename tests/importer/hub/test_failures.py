@@ -195,7 +195,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], Any], type[ModelyardError], str
     "api": (wrong(path="../../api/whoami-v2"), InvalidInput, "leaves its folder"),
     "shorter": (wrong(size=100), IntegrityError, "bytes long, not 100 as listed"),
     "terabytes": (wrong(size=1 << 60), IntegrityError, "bytes long, not 1152921504606846976 as listed"),
-    "negative": (wrong(size=-1), InvalidInput, "greater than or equal to 0"),
+    "negative": (wrong(size=-1), InvalidInput, "it must be at least 0"),
     "no-number": (wrong(size="much"), InvalidInput, "does not answer as a Hugging Face Hub does"),
     "other-content": (wrong(oid="0" * 40), IntegrityError, "README.md of hf://.* is not what its source says it is"),
     "other-sha256": (
