@@ -22,5 +22,7 @@ def refusal(request: Request, error: HTTPException, *, see: str) -> str:
     if error.status_code == 404:
         return f"there is nothing at {path}; see {see}"
     if error.status_code == 405:
-        return f"{path} does not take {method}; use {Headers(error.headers)['allow']}"
+        # Starlette lists a set, in another order in every process; HEAD comes with GET.
+        methods = sorted(set(Headers(error.headers)["allow"].split(", ")) - {"HEAD"})
+        return f"{path} does not take {method}; use {', '.join(methods)}"
     return f"{method} {path}: {error.detail}"
