@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from pathlib import Path
 
-from modelyard.gateway import Endpoint, Gateway, Route, RouteTable
+import pytest
+
+from modelyard.gateway import Endpoint, Gateway, Route, RouteTable, process
+from modelyard.gateway.admin import Admin
 from modelyard.settings import GatewaySettings
 
 from .upstreams import Client, Upstream, backend, wait_for
@@ -109,3 +115,31 @@ def test_a_backend_that_comes_and_goes_with_its_route(gateway: Gateway, settings
                 gateway.apply(tables[n % 2])
     assert load.failures == []
     assert len({got["server"] for got in a.seen + b.seen}) == 2
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v2/models/digit/infer"])
+def test_a_request_whose_body_comes_late_goes_by_the_newest_routes(
+    gateway: Gateway, settings: GatewaySettings, tmp_path: Path, path: str
+) -> None:
+    """The replicas that the routes led to when its headers came may be gone by then."""
+    body = json.dumps({"model": "digit"}).encode()
+    run = process.find(tmp_path / "gateway")
+    assert run
+    with Upstream("old") as old, Upstream("new") as new:
+        for server, version in ((old, "v1.0.0"), (new, "v1.1.0")):
+            one = backend("digit", server.endpoint(), version=version)
+            gateway.apply(RouteTable((one,), (Route(("digit",), ((one.cluster, 1),)),)))
+            if server is old:
+                connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=30)
+                connection.putrequest("POST", path)
+                connection.putheader("content-type", "application/json")
+                connection.putheader("content-length", str(len(body)))
+                connection.endheaders(body[:9])
+                wait_for(lambda: Admin(run.admin_port).active() == 1)
+        with closing(connection):
+            connection.send(body[9:])
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            assert json.loads(answer.read())["server"] == "new"
+            assert answer.getheader("x-modelyard-model") == one.label
+        assert old.seen == []

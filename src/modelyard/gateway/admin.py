@@ -15,10 +15,11 @@ from urllib.parse import quote
 
 from modelyard.errors import Unavailable
 from modelyard.gateway.access import TOKENS
+from modelyard.gateway.detours import FALLBACK
 from modelyard.gateway.routes import Endpoint
 
 _CLUSTERS = "cluster_manager.cds"
-_ROUTES = "http.modelyard.rds.modelyard"
+_ROUTES = f"http.{FALLBACK}.rds.modelyard"  # all listeners share them; the first that asks for them counts
 _TOKENS = f"extension_config_discovery.http_filter.{TOKENS}"
 _VERSION = re.compile(rf'^({"|".join(map(re.escape, (_CLUSTERS, _ROUTES, _TOKENS)))})\.version_text: "(.*)"$', re.M)
 _REFUSED = re.compile(r"^(.+)\.update_(?:rejected|failure): (\d+)$", re.M)

@@ -119,7 +119,8 @@ def _cluster(backend: Backend, folder: Path, ca_file: str) -> Document:
         "name": backend.cluster,
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        # Without a window, in which changes are gathered, all threads have what the admin interface shows.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
         "circuit_breakers": {"thresholds": [_THRESHOLDS | limits]},
         "outlier_detection": _OUTLIERS,
         "typed_extension_protocol_options": {_HTTP: options},

@@ -14,7 +14,7 @@ from modelyard.access.rules import Issuer, Rules
 from modelyard.gateway import access, telemetry
 from modelyard.gateway.clusters import assignment, clusters, eds_path, inner, source
 from modelyard.gateway.detours import HEADERS
-from modelyard.gateway.listener import inner_listener, listener
+from modelyard.gateway.listener import inner_listener, listener, scope
 from modelyard.gateway.replies import Document
 from modelyard.gateway.route_config import route_configuration
 from modelyard.gateway.routes import Backend, RouteTable
@@ -27,6 +27,8 @@ def bootstrap(folder: Path, address: str, settings: GatewaySettings, issuer: Iss
     """What Envoy starts with and keeps. `address` is the IP address of `settings.host`."""
     routes = source(rds_path(folder))
     inside = [inner_listener(name, settings, routes) for name in HEADERS]
+    scopes, access_path = source(srds_path(folder)), str(tokens_path(folder))
+    outside = listener(address, settings, routes=routes, scopes=scopes, access_path=access_path)
     seen = telemetry.bootstrap(settings)
     own = [inner(name) for name in HEADERS]
     traces = seen.get("static_resources", {}).get("clusters", [])
@@ -39,7 +41,7 @@ def bootstrap(folder: Path, address: str, settings: GatewaySettings, issuer: Iss
         ],
         "dynamic_resources": {"cds_config": source(cds_path(folder))},
         "static_resources": {
-            "listeners": [listener(address, settings, routes, str(tokens_path(folder))), *inside],
+            "listeners": [outside, *inside],
             "clusters": [*own, *traces, *access.clusters(issuer)],
         },
     }
@@ -47,6 +49,11 @@ def bootstrap(folder: Path, address: str, settings: GatewaySettings, issuer: Iss
 
 def rds(table: RouteTable, settings: GatewaySettings) -> Document:
     return _response([route_configuration(table, settings)])
+
+
+def srds() -> Document:
+    """The scope that the routes are in."""
+    return _response([scope()])
 
 
 def tokens(rules: Rules) -> Document:
@@ -69,6 +76,10 @@ def bootstrap_path(folder: Path) -> Path:
 
 def rds_path(folder: Path) -> Path:
     return folder / "rds.json"
+
+
+def srds_path(folder: Path) -> Path:
+    return folder / "srds.json"
 
 
 def tokens_path(folder: Path) -> Path:

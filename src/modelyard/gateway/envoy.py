@@ -198,6 +198,7 @@ class Gateway:
         """Envoy waits for its files before it listens; those of an earlier run are the better start."""
         empty = RouteTable()
         documents = {
+            config.srds_path(self._folder): config.srds(),
             config.rds_path(self._folder): config.rds(empty, self._settings),
             config.cds_path(self._folder): config.cds({}),
             config.tokens_path(self._folder): config.tokens(empty.access),

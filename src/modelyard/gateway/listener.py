@@ -17,11 +17,12 @@ from modelyard.gateway.route_config import (
     METADATA,
     MODEL_STATE,
     NAME,
-    STATE_FILTER,
 )
 from modelyard.gateway.routes import SERVED_HEADER
 from modelyard.settings import GatewaySettings
 
+# The scheme that Envoy is told to write into every request.
+_SCHEME = "http"
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 _FILTERS = f"{_EXTENSIONS}.filters.http"
 _STREAM_IDLE = "900s"
@@ -30,12 +31,15 @@ _SHORTLY = {"retry-after": "1"}
 _OURS = r"x-(?:envoy-.*|modelyard-(?:[^k].*|k[^e].*|ke[^y].*|key.+|k?e?))"
 
 
-def listener(address: str, settings: GatewaySettings, routes: Document, access_path: str) -> Document:
-    """The static listener on `address`, an IP address; `routes` is the source of the routes, and the file at
-    `access_path` what tokens are checked with."""
-    manager = _connection_manager(NAME, settings, routes)
+def listener(
+    address: str, settings: GatewaySettings, *, routes: Document, scopes: Document, access_path: str
+) -> Document:
+    """The static listener on `address`, an IP address. `routes` and `scopes` are the sources of the routes and of the
+    one scope that they are in, and the file at `access_path` what tokens are checked with."""
+    manager = _connection_manager(NAME, settings)
     before, after = access.filters(access_path)
     manager |= {
+        **_newest_routes(routes, scopes),
         "http_filters": _http_filters(settings, before, [*after, limits.limit_filter()]),
         **telemetry.connection_manager(settings),
         "use_remote_address": True,
@@ -51,9 +55,20 @@ def listener(address: str, settings: GatewaySettings, routes: Document, access_p
     }
 
 
+def scope() -> Document:
+    """The scope of all requests that come from outside, and the routes in it."""
+    return {
+        "@type": "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
+        "name": NAME,
+        "route_configuration_name": NAME,
+        "key": {"fragments": [{"string_key": _SCHEME}]},
+    }
+
+
 def inner_listener(name: str, settings: GatewaySettings, routes: Document) -> Document:
     """The static listener inside Envoy for one kind of detours (see detours.py)."""
-    manager = _connection_manager(name, settings, routes)
+    manager = _connection_manager(name, settings)
+    manager["rds"] = {"route_config_name": NAME, "config_source": routes}
     manager["early_header_mutation_extensions"] = [_removed({"exact": SERVED_HEADER})]
     # First of all, and by a name that no route disables: without it a request would take the way it has come.
     detour = _noting("modelyard.detour", _state(DETOUR_STATE, f"{DETOUR}%REQ({HEADERS[name]})%"))
@@ -65,14 +80,29 @@ def _chain(manager: Document) -> Document:
     return {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
 
 
-def _connection_manager(name: str, settings: GatewaySettings, routes: Document) -> Document:
+def _newest_routes(routes: Document, scopes: Document) -> Document:
+    """How a request finds its routes. Envoy keeps those that were there when a request's headers came, and looks again
+    for routes in scopes only; but before a body has come, all replicas that they lead to may be gone. So there is one
+    scope, of all requests, by what is the same in each."""
+    scheme = {"header_value_extractor": {"name": ":scheme", "index": 0}}
+    return {
+        "scheme_header_transformation": {"scheme_to_overwrite": _SCHEME},
+        "scoped_routes": {
+            "name": NAME,
+            "scope_key_builder": {"fragments": [scheme]},
+            "rds_config_source": routes,
+            "scoped_rds": {"scoped_rds_config_source": scopes},
+        },
+    }
+
+
+def _connection_manager(name: str, settings: GatewaySettings) -> Document:
     return {
         "@type": f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
         "server_name": NAME,
         "stream_idle_timeout": _STREAM_IDLE,
         "request_headers_timeout": "30s",
-        "rds": {"route_config_name": NAME, "config_source": routes},
         "http_filters": _http_filters(settings, [], []),
         "local_reply_config": {"mappers": _mappers(settings.body_limit)},
     }
@@ -80,6 +110,7 @@ def _connection_manager(name: str, settings: GatewaySettings, routes: Document) 
 
 def _http_filters(settings: GatewaySettings, before: list[Document], after: list[Document]) -> list[Document]:
     """The filters, with those before the body is read and those after, when the model is known."""
+    # What it notes, and that it comes after the body, are why the routes are looked at again.
     model = _state(MODEL_STATE, f"%DYNAMIC_METADATA({METADATA}:model)%")
     user = _state(USER_STATE, f"%DYNAMIC_METADATA({METADATA}:user)%", kind="envoy.hashable_string")
     return [
@@ -94,7 +125,7 @@ def _http_filters(settings: GatewaySettings, before: list[Document], after: list
                 "allow_content_types_regex": {"regex": JSON_TYPES},
             },
         ),
-        _noting(STATE_FILTER, model, user),
+        _noting("envoy.filters.http.set_filter_state", model, user),
         *after,
         *telemetry.http_filters(settings),
         _filter(TRANSFORM_FILTER, "transform.v3.TransformConfig"),

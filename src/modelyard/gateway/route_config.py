@@ -25,7 +25,6 @@ METADATA = "modelyard"
 MODEL_STATE, DETOUR_STATE = "modelyard.model", "modelyard.detour"
 DETOUR = "to "  # what the state of every request on a detour begins with
 JSON_FILTER = "envoy.filters.http.json_to_metadata"
-STATE_FILTER = "envoy.filters.http.set_filter_state"
 # application/json and application/…+json, with any parameters (.NET sends "; charset=utf-8").
 JSON_TYPES = r"(?i)\s*application/(?:[a-z0-9!#$&^_.-]+\+)?json\s*(?:;.*)?"
 
@@ -201,7 +200,7 @@ _PLAIN_JSON = {"name": "content-type", "string_match": {"contains": replies.JSON
 _ANY: Document = {"prefix": "/"}
 _DISABLED = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
 # Where the path decides, the body may hold large tensors, which need not be parsed.
-_UNREAD: Document = {"typed_per_filter_config": {JSON_FILTER: _DISABLED, STATE_FILTER: _DISABLED}}
+_UNREAD: Document = {"typed_per_filter_config": {JSON_FILTER: _DISABLED}}
 
 
 def _noted(value: Document, *, key: str = "model") -> Document:
