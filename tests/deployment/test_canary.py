@@ -131,31 +131,31 @@ CASES: dict[str, tuple[Deployment, Sequence[Replica], Moment, Plan]] = {
         rolling(replace(CANARY, steps=(CanaryStep(100, 60),)), since(1)),
         [*OUT, OTHER, replica("e", V2)],
         NOW,
-        Plan(frozenset("de"), (), 100),
+        Plan(frozenset("de"), (), 100, standby=frozenset("ab")),
     ),
     "kept warm while others are replaced, beyond the surge": (
         rolling(WARM),
         [replica("a", V1), OUT[1], OTHER],
         NOW,
-        Plan(frozenset("ad"), (Start(V2),)),
+        Plan(frozenset("ad"), (Start(V2),), standby=frozenset("b")),
     ),
     "an analysed rolling update is watched when all is switched": (
         rolling(WATCHED),
         [*OUT, OTHER, replica("e", V2)],
         NOW,
-        Plan(frozenset("de"), (Reach(),)),
+        Plan(frozenset("de"), (Reach(),), standby=frozenset("ab")),
     ),
     "found good, it serves": (
         rolling(WATCHED, since(60)),
         [*OUT, OTHER, replica("e", V2)],
         NOW,
-        Plan(frozenset("de"), (Finish(),)),
+        Plan(frozenset("de"), (Finish(),), standby=frozenset("ab")),
     ),
     "found bad, it goes back": (
         rolling(WATCHED, since(3)),
         [*OUT, OTHER, replica("e", V2)],
         Moment(1000.0, BAD),
-        Plan(frozenset("de"), (Fail("v1.2.0 is worse than v1.1.0: it is slow"),)),
+        Plan(frozenset("de"), (Fail("v1.2.0 is worse than v1.1.0: it is slow"),), standby=frozenset("ab")),
     ),
     "to old replicas that are ready": (
         back(WATCHED),
@@ -204,10 +204,17 @@ def test_replicas_for_a_share(weight: int, count: int, needed: int) -> None:
 def test_kept_warm_after_the_switch_for_so_long() -> None:
     done = rolling(WARM).finished(940.5)
     seen = [*OUT, OTHER, replica("e", V2)]
-    assert plan(done, seen, LIMITS, Moment(1000.0)) == Plan(frozenset("de"), ())
-    assert plan(done, seen, LIMITS, Moment(1000.5)).steps == (Stop("a"), Stop("b"))
+    assert plan(done, seen, LIMITS, Moment(1000.0)) == Plan(frozenset("de"), (), standby=frozenset("ab"))
+    assert plan(done, seen, LIMITS, Moment(1000.5)) == Plan(frozenset("de"), (Stop("a"), Stop("b")))
     crashed = [*OUT, OTHER, replica("e", V2, "exited", since_s=1)]  # they are no stand-ins for what serves
-    assert plan(done, crashed, LIMITS, Moment(1000.0)) == Plan(frozenset("d"), (Start(V2),))
+    assert plan(done, crashed, LIMITS, Moment(1000.0)) == Plan(frozenset("d"), (Start(V2),), standby=frozenset("ab"))
+
+
+def test_what_was_kept_warm_has_its_time_to_end_what_it_has() -> None:
+    """The gateway may have sent it something until now."""
+    done = rolling(WARM).finished(900.0)
+    standing_by = [replace(each, standby=True) for each in OUT]
+    assert plan(done, [*standing_by, OTHER, replica("e", V2)], LIMITS, NOW) == Plan(frozenset("de"), ())
 
 
 def test_what_does_not_stay_up_while_the_old_ones_are_warm_goes_back() -> None:

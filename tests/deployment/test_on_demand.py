@@ -9,7 +9,7 @@ import pytest
 
 from modelyard.deployment.plan import GiveUp, Limits, Replica, Stop
 from modelyard.deployment.pools import PoolProcess, StartPool, plan_pool
-from modelyard.deployment.routing import route_table
+from modelyard.deployment.routing import Traffic, route_table
 from modelyard.deployment.targets.memory import Key
 from modelyard.deployment.targets.on_demand import OnDemand
 from modelyard.deployment.targets.pool_client import Answer
@@ -189,7 +189,9 @@ def test_the_versions_of_a_pool_share_a_cluster_and_one_beside_replicas_has_its_
     other = replace(place, id="other", model="letter")
     switching = replace(SERVES, spec=DeploymentSpec(1), outcome="running")
     table = route_table(
-        {"production": {"digit": switching, "letter": SERVES}}, [own, place, other], frozenset({"own", "other"})
+        {"production": {"digit": switching, "letter": SERVES}},
+        [own, place, other],
+        Traffic(frozenset({"own", "other"})),
     )
     assert {(b.model, b.pool, b.endpoints[0].port) for b in table.backends} == {
         ("digit", "production", READY.port),

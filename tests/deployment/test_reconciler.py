@@ -300,7 +300,7 @@ def test_the_way_back_to_what_is_kept_warm_starts_nothing(yard: Yard) -> None:
     assert yard.get().outcome == "done"
     yard.ask(V1, strategy=Strategy())
     assert yard.ticks() == ["route"]
-    assert yard.weights() == {"v1.1.0": 1}
+    assert yard.weights() == {"v1.1.0": 1, "v1.2.0": 0}
     assert yard.ticks(3) == ["stop digit1", "route"]
     assert yard.get().serving == V1
 
@@ -310,7 +310,10 @@ def test_what_was_kept_warm_ends_when_its_time_is_over(yard: Yard) -> None:
     yard.ticks()
     yard.world.ready("digit1")
     yard.ticks(10)
-    assert yard.ticks(60) == ["stop digit0", "route"]
+    yard.world.busy = {("any", "127.0.0.1", yard.world.replicas["digit0"].port): 1}  # some ask for it by its version
+    assert yard.ticks(60) == ["route"]  # they get no more of it, but what they have asked for
+    yard.world.busy.clear()
+    assert yard.ticks(2) == ["stop digit0", "route"]
 
 
 def test_what_is_in_hand_is_waited_for(yard: Yard) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.configuration import ConfigurationManager, sections
-from modelyard.deployment.routing import route_table
+from modelyard.deployment.routing import Traffic, route_table
 from modelyard.deployment.rules import LatestRules, Rules, mixed
 from modelyard.errors import InvalidInput, StoreError
 from modelyard.gateway.routes import MAX_WEIGHT, Route, RouteTable
@@ -36,7 +36,7 @@ def rules(**given: Mapping[str, Any]) -> Rules:
 
 def table(*, ready: str = "plsv", **given: Mapping[str, Any]) -> RouteTable:
     there = [r for r in REPLICAS if r.id in ready]
-    return route_table(DEPLOYMENTS, there, frozenset(ready), TAGS, rules(**given))
+    return route_table(DEPLOYMENTS, there, Traffic(frozenset(ready)), TAGS, rules(**given))
 
 
 def route(made: RouteTable, name: str) -> Route:
@@ -80,7 +80,7 @@ def test_a_rollout_shares_its_part_of_the_split() -> None:
     there = [replica("a", V1), replica("b", V1), replica("c", V2), replica("s", V3, environment="staging")]
     wanted = {"production": {"digit": serving(V1, V2, replicas=3)}, "staging": {"digit": serving(V3)}}
     given = rules(routing={"digit": {"split": {"production": 3, "staging": 1}}})
-    made = route_table(wanted, there, frozenset("abcs"), rules=given)
+    made = route_table(wanted, there, Traffic(frozenset("abcs")), rules=given)
     assert shares(made, "digit") == {"digit:v1.1.0": 2, "digit:v1.2.0": 1, "digit:v1.3.0": 1}
 
 

@@ -66,6 +66,7 @@ class World:
     gateway: frozenset[str] = frozenset()  # what it has confirmed
     asked: frozenset[str] = frozenset()  # what it will confirm next
     known: frozenset[str] = frozenset()
+    standby: frozenset[str] = frozenset()  # who may get what nobody else can take
     unrouted: dict[str, int] = field(default_factory=dict)
     names: itertools.count[int] = field(default_factory=itertools.count)
     verdict: Verdict = NOT_JUDGED
@@ -86,11 +87,12 @@ class World:
         decided = plan(self.deployment, self._look(), LIMITS, Moment(float(self.now), self.verdict))
         self._check(decided)
         self.asked, self.share = decided.routed, decided.share
+        self._reserve(decided.standby)
         for step in decided.steps:
             self._do(step)
 
     def lose_supervisor(self) -> None:
-        self.known, self.unrouted = frozenset(), {}
+        self.known, self.standby, self.unrouted = frozenset(), frozenset(), {}
 
     def move(self, name: str, state: str) -> None:
         self.processes[name].state, self.processes[name].since, self.processes[name].in_flight = state, self.now, 0
@@ -121,6 +123,12 @@ class World:
         self.gateway = self.known = self.asked
         self.unrouted = {n: self.unrouted.get(n, self.now) for n in self.processes if n not in self.gateway}
 
+    def _reserve(self, standby: frozenset[str]) -> None:
+        """Who leaves it has been out of traffic since now."""
+        for name in self.standby - standby:
+            self.unrouted.pop(name, None)
+        self.standby = standby
+
     def _look(self) -> list[Replica]:
         return [
             Replica(
@@ -134,6 +142,7 @@ class World:
                 20000,
                 routed=name in self.known,
                 unrouted_s=float(self.now - self.unrouted[name]) if name in self.unrouted else None,
+                standby=name in self.standby,
                 in_flight=p.in_flight,
                 on_demand=p.on_demand,
             )
@@ -154,7 +163,7 @@ class World:
             self._check_share(decided, count)
         for step in decided.steps:
             if isinstance(step, Stop) and self.processes[step.replica].state == "ready":
-                assert step.replica not in self.gateway | decided.routed
+                assert step.replica not in self.gateway | self.standby | decided.routed | decided.standby
                 long_enough = self.now - self.unrouted[step.replica] > LIMITS.drain_s
                 assert self.processes[step.replica].in_flight == 0 or long_enough
             if isinstance(step, Finish) and self.deployment.target:

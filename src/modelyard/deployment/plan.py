@@ -27,7 +27,8 @@ ReplicaState = Literal["starting", "ready", "stopping", "exited"]
 class Replica:
     """One observed replica, which takes requests at `host` and `port`; `internal_name` is what its engine insists on as
     their `model`. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it requests;
-    `unrouted_s`: seconds since it has confirmed that it does not, None while it might.
+    `unrouted_s`: seconds since it has confirmed that it does not, None while it might; `standby`: but for those that
+    nobody else can take, or that ask for its very version.
 
     One `on_demand` is no process of its own but a version's place in the environment's pool, ready once it was loaded
     there; there is one of a version at most.
@@ -47,6 +48,7 @@ class Replica:
     internal_name: str | None = None
     routed: bool = False
     unrouted_s: float | None = None
+    standby: bool = False
     in_flight: int = 0
     error: str = ""
     on_demand: bool = False
@@ -101,11 +103,13 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`routed`: the replicas that are to get requests from now on. `steps`: what to do besides. `share`: the target's
-    part of the requests, in percent; None: by the number of replicas."""
+    part of the requests, in percent; None: by the number of replicas. `standby`: those that are there for requests that
+    no routed one can take."""
 
     routed: frozenset[str]
     steps: tuple[Step, ...]
     share: int | None = None
+    standby: frozenset[str] = frozenset()
 
 
 def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits, moment: Moment = AT_ANY_TIME) -> Plan:
@@ -122,10 +126,11 @@ def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits, mo
     ready = sum(r.id in routed for r in new)
     share = canary.share(deployment, ready, count) if count else None
 
+    warm = [r for r in old if r not in carriers and _warm(r, deployment, moment)]
+    standby = frozenset(r.id for r in warm)
     failure = _failure(deployment, exited, back=_way_back(deployment, old, moment))
     if failure:
-        return Plan(routed, (Fail(failure),), share)
-    warm = [r for r in old if r not in carriers and _warm(r, deployment, moment)]
+        return Plan(routed, (Fail(failure),), share, standby)
     kept = {r.id for r in (*carriers, *warm, *new[: need.new])}
     late = [r for r in alive if r.id in kept and r.state == "starting" and r.since_s > limits.ready_s]
     steps: list[Step] = [Stop(r.id) for r in exited if _forgettable(r, deployment)]
@@ -139,7 +144,7 @@ def plan(deployment: Deployment, replicas: Sequence[Replica], limits: Limits, mo
     steps += _starts(missing, exited, room=need.room - processes)
     if deployment.outcome == "running":
         steps += _progress(deployment, moment, reached=ready >= need.new, there=_there(new, old, count))
-    return Plan(routed, tuple(steps), share)
+    return Plan(routed, tuple(steps), share, standby)
 
 
 def backoff(crashes: int) -> float:
@@ -274,7 +279,8 @@ def _idle(replica: Replica, limits: Limits) -> bool:
     """Whether nothing is lost when it stops: the gateway sends it nothing more, and it has nothing in hand."""
     if replica.state == "starting":
         return True
-    return replica.unrouted_s is not None and (replica.in_flight == 0 or replica.unrouted_s > limits.drain_s)
+    out = replica.unrouted_s is not None and not replica.standby
+    return out and (replica.in_flight == 0 or (replica.unrouted_s or 0.0) > limits.drain_s)
 
 
 def _backing_off(crashed: Iterable[Replica]) -> bool:

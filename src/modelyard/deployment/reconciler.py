@@ -18,7 +18,7 @@ from typing import Protocol
 from modelyard.deployment.canary import NOT_JUDGED, Advance, Hold, Moment, Reach, Verdict
 from modelyard.deployment.outcomes import Outcome, failed, outcome
 from modelyard.deployment.plan import Fail, Finish, GiveUp, Limits, Plan, Replica, Start, Step, Stop, plan
-from modelyard.deployment.routing import Deployments, route_table
+from modelyard.deployment.routing import Deployments, Traffic, route_table
 from modelyard.deployment.rules import Rules
 from modelyard.deployment.wanted import Newest, Reader, Wanted
 from modelyard.errors import ModelyardError, StoreError
@@ -92,6 +92,7 @@ class Reconciler:
     _recording: dict[str, Future[dict[str, Deployment]]] = field(default_factory=dict)  # environment → what is written
     _routed: frozenset[str] = frozenset()  # replicas the gateway has confirmed to be in traffic
     _unrouted: dict[str, float] = field(default_factory=dict)  # and out of it, since when
+    _standby: frozenset[str] = frozenset()  # of these, those that it may send what nobody else can take
     _resting: dict[str, float] = field(default_factory=dict)  # until when, after an error
     _told: dict[str, str] = field(default_factory=dict)
     _concluded: dict[_Key, tuple[Deployment, str]] = field(default_factory=dict)  # the outcome that was told last
@@ -160,8 +161,8 @@ class Reconciler:
         for r in replicas:
             since = self._unrouted.get(r.id)
             in_flight = sum(count for (_, host, port), count in busy.items() if (host, port) == (r.host, r.port))
-            unrouted_s = None if since is None else now - since
-            seen.append(replace(r, routed=r.id in self._routed, unrouted_s=unrouted_s, in_flight=in_flight))
+            known = replace(r, routed=r.id in self._routed, standby=r.id in self._standby, in_flight=in_flight)
+            seen.append(replace(known, unrouted_s=None if since is None else now - since))
         return seen
 
     def _moment(self, key: _Key, deployment: Deployment) -> Moment:
@@ -171,15 +172,19 @@ class Reconciler:
 
     def _route(self, replicas: Sequence[Replica], plans: Mapping[_Key, Plan]) -> None:
         routed = frozenset[str]().union(*(decided.routed for decided in plans.values()))
+        standby = frozenset[str]().union(*(decided.standby for decided in plans.values()))
         self._routed &= routed  # until it is confirmed, the gateway may do the one or the other
         self._unrouted = {replica: since for replica, since in self._unrouted.items() if replica not in routed}
+        self._standby |= standby
         wanted, shares = self._wanted, {key: decided.share for key, decided in plans.items()}
-        table = self.guard(route_table(wanted.deployments, replicas, routed, wanted.tags, wanted.rules, shares))
+        traffic = Traffic(routed, standby, shares)
+        table = self.guard(route_table(wanted.deployments, replicas, traffic, wanted.tags, wanted.rules))
         self.router.apply(table)
         self.target.tend(frozenset(backend.pool for backend in table.backends if backend.pool))
-        now = self.clock()
-        self._routed = routed
-        self._unrouted = {r.id: self._unrouted.get(r.id, now) for r in replicas if r.id not in routed}
+        now, ended = self.clock(), self._standby - standby
+        since = {replica: since for replica, since in self._unrouted.items() if replica not in ended}
+        self._routed, self._standby = routed, standby
+        self._unrouted = {r.id: since.get(r.id, now) for r in replicas if r.id not in routed}
 
     def _act(self, environment: str, model: str, decided: Plan) -> None:
         """The steps of one model. What fails there holds up no other model, and is tried again after a rest."""

@@ -7,6 +7,7 @@ version wherever it is ready, production first, and so does any other tag that p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from modelyard.deployment import rules as routing_rules
 from modelyard.deployment.plan import Replica
@@ -17,22 +18,30 @@ from modelyard.repository import Deployment, Pin
 
 Deployments = Mapping[str, Mapping[str, Deployment]]  # environment → model → deployment
 Tags = Mapping[str, Mapping[str, str]]  # model → tag → version
-Shares = Mapping[tuple[str, str], int | None]  # environment, model → the target's part of the requests, in percent
 _PERCENT = 100  # in a route's weights
 NO_TAGS: Tags = {}
-NO_SHARES: Shares = {}
 NO_RULES = Rules()
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """The replicas that get requests, and those that get what none of these can take. All others finish what they have
+    and get nothing new. `shares`: by environment and model, the target's part of the requests in percent, where it does
+    not follow from the number of replicas."""
+
+    routed: frozenset[str]
+    standby: frozenset[str] = frozenset()
+    shares: Mapping[tuple[str, str], int | None] = field(default_factory=dict)
 
 
 def route_table(
     deployments: Deployments,
     replicas: Sequence[Replica],
-    routed: frozenset[str],
+    traffic: Traffic,
     tags: Tags = NO_TAGS,
     rules: Rules = NO_RULES,
-    shares: Shares = NO_SHARES,
 ) -> RouteTable:
-    """Every deployed model under its names; replicas outside `routed` finish what they have and get nothing new."""
+    """Every deployed model under its names."""
     backends: list[Backend] = []
     routes: list[Route] = []
     versions: dict[str, tuple[bool, str]] = {}  # name:version → (has a ready replica, backend)
@@ -40,14 +49,14 @@ def route_table(
     for environment in sorted(deployments):  # production comes before staging
         for model, deployment in sorted(deployments[environment].items()):
             there = [r for r in replicas if (r.environment, r.model) == (environment, model) and r.state == "ready"]
-            own, weights = _weights(environment, model, deployment, there, routed, pools.get(environment))
-            weights = _shared(weights, deployment, shares.get((environment, model)), own)
+            own, weights = _weights(environment, model, deployment, there, traffic, pools.get(environment))
+            weights = _shared(weights, deployment, traffic.shares.get((environment, model)), own)
             backends += own
             if weights:
-                routes.append(Route(_names(environment, model), tuple(weights.items())))
+                routes.append(_route(_names(environment, model), weights, deployment, own))
             for backend in own:
                 ready = weights.get(backend.id, 0) > 0 and backend.ready
-                name = backend.label.partition("@")[0]
+                name = _versioned(backend)
                 versions[name] = max(versions.get(name, (False, backend.id)), (ready, backend.id), key=_ready)
     routes += [Route((name, *_tagged(name, tags)), ((backend, 1),)) for name, (_, backend) in versions.items()]
     backends, routes = routing_rules.apply(backends, routes, rules)
@@ -59,7 +68,7 @@ def _weights(
     model: str,
     deployment: Deployment,
     there: Sequence[Replica],
-    routed: frozenset[str],
+    traffic: Traffic,
     pool: Endpoint | None,
 ) -> tuple[list[Backend], dict[str, int]]:
     """The versions' backends, and each one's share: its number of replicas in traffic."""
@@ -74,9 +83,9 @@ def _weights(
         if on_demand:
             backend = _pooled(environment, model, pin, pool)
         else:
-            backend = _backend(environment, model, pin, own, routed)
+            backend = _backend(environment, model, pin, own, traffic.routed | traffic.standby)
         backends.append(backend)
-        shares[backend.id] = sum(r.id in routed for r in own)
+        shares[backend.id] = sum(r.id in traffic.routed for r in own)
     if not any(shares.values()):  # nobody is ready: the gateway answers 503 for the one that should be
         shares = {b.id: 1 for b in backends[:1]}
     deployed = deployment.serving or deployment.target
@@ -90,8 +99,7 @@ def _shared(
     key that leads to it goes on leading to it while its share grows."""
     if share is None or deployment.target is None:
         return weights
-    digest = f"@{deployment.target.digest}"
-    target = next((b.id for b in backends if b.label.endswith(digest) and b.id in weights), "")
+    target = next((b.id for b in backends if b.id in weights and _is_target(b, deployment)), "")
     others = {backend: weight for backend, weight in weights.items() if backend != target}
     if not others or not target:
         return weights
@@ -102,23 +110,42 @@ def _shared(
     return {backend: weight for backend, weight in reversed(found.items()) if weight}
 
 
-def _backend(environment: str, model: str, pin: Pin, own: Sequence[Replica], routed: frozenset[str]) -> Backend:
+def _route(
+    names: tuple[str, ...], weights: Mapping[str, int], deployment: Deployment, own: Sequence[Backend]
+) -> Route:
+    """While another version stands beside the target, it takes what the target can't. Never the other way round: the
+    target may have to be looked at before it gets requests.
+
+    What gets nothing now stays in the route: a request that could not be handed on may be about to be tried again.
+    """
+    others = [b for b in own if not _is_target(b, deployment) and (deployment.under_way or b.ready)]
+    if not others or not any(_is_target(b, deployment) for b in own):
+        return Route(names, tuple(weights.items()))
+    all_of_them = dict(weights) | {b.id: 0 for b in own if b.id not in weights}
+    return Route(names, tuple(all_of_them.items()), fallback=(_versioned(others[0]),))
+
+
+def _is_target(backend: Backend, deployment: Deployment) -> bool:
+    return deployment.target is not None and backend.label.endswith(f"@{deployment.target.digest}")
+
+
+def _backend(environment: str, model: str, pin: Pin, own: Sequence[Replica], reachable: frozenset[str]) -> Backend:
     return Backend(
         environment,
         model,
         _label(model, pin),
-        _endpoints(own, routed),
+        _endpoints(own, reachable),
         keeps_connections=all(r.keeps_connections for r in own),
         internal_name=next((r.internal_name for r in own), None),
     )
 
 
-def _endpoints(replicas: Sequence[Replica], routed: frozenset[str]) -> tuple[Endpoint, ...]:
+def _endpoints(replicas: Sequence[Replica], reachable: frozenset[str]) -> tuple[Endpoint, ...]:
     """Each address once: several replicas may be versions in one engine that runs on its own. It drains when all do."""
     found: dict[tuple[str, int], bool] = {}
     for replica in replicas:
         address = replica.host, replica.port
-        found[address] = found.get(address, True) and replica.id not in routed
+        found[address] = found.get(address, True) and replica.id not in reachable
     return tuple(Endpoint(host, port, draining) for (host, port), draining in found.items())
 
 
@@ -129,6 +156,11 @@ def _pooled(environment: str, model: str, pin: Pin, pool: Endpoint | None) -> Ba
 
 def _label(model: str, pin: Pin) -> str:
     return str(ModelRef(model, pin.version, digest=pin.digest))
+
+
+def _versioned(backend: Backend) -> str:
+    """`name:v1.2.0`"""
+    return backend.label.partition("@")[0]
 
 
 def _names(environment: str, model: str) -> tuple[str, ...]:

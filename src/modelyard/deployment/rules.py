@@ -142,14 +142,14 @@ def _split(route: Route, rules: Rules, names: Mapping[str, Weights], known: Mapp
 
 
 def _guarded(route: Route, rules: Rules, names: Iterable[str]) -> Route:
-    """With its mirror, fallbacks and deadline; a name that leads nowhere is left out."""
+    """With its mirror, its fallbacks after those it has, and deadline; a name that leads nowhere is left out."""
     rule = _rule(route, rules)
     others = set(names) - set(route.names)
     mirror = rule.mirror if rule.mirror and rule.mirror.to in others else None
     return replace(
         route,
         mirror=Mirror(mirror.to, mirror.percent) if mirror else None,
-        fallback=tuple(name for name in dict.fromkeys(rule.fallback) if name in others),
+        fallback=tuple(name for name in dict.fromkeys((*route.fallback, *rule.fallback)) if name in others),
         timeout_s=rule.timeout_s,
     )
 

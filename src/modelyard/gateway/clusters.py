@@ -161,6 +161,7 @@ def _aggregate(backend: Backend) -> Document:
         "name": or_else(backend),
         "connect_timeout": "1s",
         "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": {"thresholds": [_THRESHOLDS]},  # retries count here, not where they lead
         "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": parts},
     }
 

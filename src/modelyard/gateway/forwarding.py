@@ -19,6 +19,7 @@ _EXTENSIONS = "type.googleapis.com/envoy.extensions"
 RETRY: Document = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
     "num_retries": 3,
+    "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.010s"},  # nobody was asked who needs to recover
     "retry_host_predicate": [
         {
             "name": "envoy.retry_host_predicates.previous_hosts",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 
-from modelyard.deployment.routing import route_table
+from modelyard.deployment.routing import Traffic, route_table
 from modelyard.deployment.targets.kubernetes.pod_watch import PodWatch
 from modelyard.deployment.targets.kubernetes.replicas import traffic
 from modelyard.deployment.wanted import Newest
@@ -58,5 +58,6 @@ class ClusterGateway:
         if wanted is None or pods is None:
             return
         self.gateway.start()
-        found, to = traffic(pods, self.port, wanted.deployments)
-        self.gateway.apply(self.guard(route_table(wanted.deployments, found, to, wanted.tags, wanted.rules)))
+        found, routed = traffic(pods, self.port, wanted.deployments)
+        table = route_table(wanted.deployments, found, Traffic(routed), wanted.tags, wanted.rules)
+        self.gateway.apply(self.guard(table))
