@@ -136,7 +136,6 @@ def test_the_store_is_gone_for_a_while(far: Machine, proxy: FaultyProxy) -> None
         answered = load.answered.total()
         wait_for(lambda: load.answered.total() > answered + 100, what=far.log)
         proxy.decide = lambda _: None
-        far.wait_for_replicas(NEW, 2)
         wait_for(lambda: far.deployment().outcome == "done", what=far.log)
     assert not load.failures
     assert str(far.deployment().serving) == NEW
