@@ -102,6 +102,7 @@ def test_fewer_bits_give_nearly_the_same_vectors(minilm: Model, precision: str, 
     assert answer["embedding"].dtype == np.float32
     found = cosines(answer["embedding"], library(minilm.folder))
     assert least < found.min() < 0.99999
+    np.testing.assert_allclose(np.linalg.norm(answer["embedding"], axis=1), 1, atol=1e-5)
 
 
 def test_an_onnx_file_of_another_model_is_refused(tmp_path: Path, minilm: Model) -> None:

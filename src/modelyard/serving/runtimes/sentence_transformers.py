@@ -120,6 +120,7 @@ class PackedRuntime(SentenceTransformersRuntime):
                 features = self._encoder(features)
             else:
                 features["token_embeddings"] = self._graph.hidden_states(sequences)
+            features["token_embeddings"] = features["token_embeddings"].float()  # what pools them is not rounded again
             for module in self._after:
                 features = module(features)
             embedding = features["sentence_embedding"][torch.tensor(order).argsort()]
@@ -144,7 +145,7 @@ def load(version: ModelVersion, folder: Path) -> SentenceTransformersRuntime:
         return _with_graph(where, folder, model, expected, int8=precision == "int8")
     runtime = _packed(model, expected) if packable else None
     if precision == "bf16":
-        model.bfloat16()
+        (model[0] if runtime else model).bfloat16()
     return runtime or plain
 
 
