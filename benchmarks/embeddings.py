@@ -2,7 +2,7 @@
 
 The limit is the fastest engine called in a process of its own (torch or ONNX Runtime, at its best batch size); the
 peers are what people would write instead. Sentences are real ones, short and mixed with paragraphs. Before anything is
-measured, every peer's vectors are compared with those of sentence-transformers.
+measured, every server's vectors are compared with those of sentence-transformers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ import numpy as np
 
 import engines_in_process
 import texts as real_texts
-from embedding_servers import NAME, Server, model_server, peers, precisions
+from embedding_servers import EXACT, NAME, PLAIN, Server, model_server, ours, peers
 from measure import in_turn, load, options, own_process, print_table, ratio
 
 CLIENTS, BULK, POOL = 64, 128, 256
 WARM_UP_S = 1.0
 LEAST_COSINE = 0.9999  # to sentence-transformers, of every server that does not compute in fewer bits
-OURS = "modelyard"
 BULKS, SINGLES = f"{BULK} a request", f"{CLIENTS} clients"
 Speeds = Mapping[str, Sequence[float]]
 
@@ -44,7 +43,7 @@ def main() -> None:
     with ExitStack() as stack:
         generator = stack.enter_context(own_process(set(usable) - mine or mine))
         limit = stack.enter_context(own_process(mine))
-        started = {_ours(each): stack.enter_context(model_server(each, mine)) for each in precisions()}
+        started = {name: stack.enter_context(model_server(serving, mine)) for name, serving in ours().items()}
         started |= {name: stack.enter_context(peer) for name, peer in peers(given.peers, mine).items()}
         speeds: dict[str, Speeds] = {}
         for kind in given.kind:
@@ -52,11 +51,7 @@ def main() -> None:
             compare(started, limit, chosen)
             speeds[kind] = in_turn(_ways(started, generator, limit, chosen, given.seconds), given.rounds)
             report(kind, speeds[kind])
-        report_precisions({name: started[name] for name in map(_ours, precisions())}, limit, speeds)
-
-
-def _ours(precision: str) -> str:
-    return OURS if precision == "fp32" else f"{OURS}, {precision}"
+        report_precisions({name: started[name] for name in ours()}, limit, speeds)
 
 
 def compare(servers: Mapping[str, Server], limit: ProcessPoolExecutor, chosen: Sequence[str]) -> None:
@@ -66,7 +61,7 @@ def compare(servers: Mapping[str, Server], limit: ProcessPoolExecutor, chosen: S
         bulk, few = _vectors(server, chosen), chosen[:8]
         single = np.concatenate([server.vectors([text]) for text in few])
         least = min(float((found * exact[: len(found)]).sum(axis=1).min()) for found in (bulk, single))
-        if least < LEAST_COSINE and not name.startswith(f"{OURS}, "):
+        if least < LEAST_COSINE and (name in EXACT or not name.startswith(PLAIN)):
             raise RuntimeError(f"{name}'s vectors are not those of sentence-transformers: cosine {least:.6f}")
 
 
@@ -114,8 +109,8 @@ def report(kind: str, speeds: Speeds) -> None:
     for name, runs in speeds.items():
         way = BULKS if name.endswith(BULKS) else SINGLES
         row = [name, f"{statistics.median(runs):.0f}", ratio(runs, limit)]
-        best = _fastest(speeds, lambda other, way=way: other.endswith(way) and not other.startswith(OURS))  # type: ignore[misc]
-        rows.append([*row, ratio(runs, best) if best and name.startswith(OURS) else ""])
+        best = _fastest(speeds, lambda other, way=way: other.endswith(way) and not other.startswith(PLAIN))  # type: ignore[misc]
+        rows.append([*row, ratio(runs, best) if best and name.startswith(PLAIN) else ""])
     print_table(f"Embeddings: {NAME}, {kind} texts", ["", "texts/s", "to the limit", "to the best peer"], rows)
 
 
@@ -137,7 +132,7 @@ def report_precisions(servers: Mapping[str, Server], limit: ProcessPoolExecutor,
         found = [_vectors(server, each) for each in (passages, asked)]
         cosines = (found[0] * exact[0]).sum(axis=1)
         row = [name, f"{cosines.min():.6f}", f"{cosines.mean():.6f}", f"{_recall(found, exact):.3f}"]
-        rows.append(row + [ratio(speeds[kind][f"{name}, {way}"], speeds[kind][f"{OURS}, {way}"]) for kind, way in ways])
+        rows.append(row + [ratio(speeds[kind][f"{name}, {way}"], speeds[kind][f"{PLAIN}, {way}"]) for kind, way in ways])
     head = ["", "least cosine", "mean", "recall@10 of fp32's", *(f"{kind}, {way}" for kind, way in ways)]
     print_table("Precisions: the same vectors? And speed to fp32", head, rows)
 

@@ -16,7 +16,7 @@
     └── Unavailable        503  nothing is there (yet) to do the work
 
 A message is one line: what is wrong, where, and what to do about it. `code` is stable; the command line prints the
-message and exits 1, HTTP answers use `status`.
+message and exits with `exit_code`, HTTP answers use `status`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class ModelyardError(Exception):
 
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         self.message = message
@@ -87,6 +88,7 @@ class EngineError(ModelyardError):
 
 class StoreError(ModelyardError):
     code, status = "store", 503
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: who started the command may do so again
 
 
 class Unavailable(ModelyardError):

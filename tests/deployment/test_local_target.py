@@ -24,7 +24,7 @@ from modelyard.deployment.targets.local import LocalOptions, LocalTarget
 from modelyard.deployment.targets.logs import older
 from modelyard.deployment.targets.memory import parse_quantity
 from modelyard.deployment.targets.records import Record, Records
-from modelyard.errors import Unavailable
+from modelyard.errors import StoreError, Unavailable
 from modelyard.refs import ModelRef
 
 from .builders import V1
@@ -130,7 +130,7 @@ def test_a_crash_is_remembered_with_its_last_words_until_it_is_forgotten(machine
     machine.program = CRASH
     name = machine.start()
     [crashed] = machine.wait(lambda found: found[0].state == "exited")
-    assert crashed.error == "no weights in the folder"
+    assert (crashed.error, crashed.blameless) == ("no weights in the folder", False)
     assert machine.another().observe()[0].error == crashed.error
     machine.target.stop(name)
     assert machine.target.observe() == []
@@ -148,6 +148,14 @@ def test_what_does_not_end_in_time_is_killed(machine: Machine) -> None:
     machine.change(name, stopping=time.time() - 66)
     machine.wait(lambda found: not found)
     assert not process.is_running()
+
+
+def test_without_the_store_a_crash_is_nobodys_fault(machine: Machine) -> None:
+    machine.program = f"import sys; sys.exit({StoreError.exit_code})"
+    machine.start()
+    [crashed] = machine.wait(lambda found: found[0].state == "exited")
+    assert crashed.blameless
+    assert machine.another().observe()[0].blameless
 
 
 def test_given_up_it_has_crashed_for_that_reason(machine: Machine) -> None:

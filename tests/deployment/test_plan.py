@@ -93,6 +93,11 @@ CASES: dict[str, tuple[Deployment, Sequence[Replica], Plan]] = {
         [replica("a", V1), crashed("b", since_s=3, error="early"), crashed("c", since_s=1, error="no memory")],
         Plan(frozenset("a"), (Fail("v1.2.0 does not stay up: no memory"),)),
     ),
+    "for want of the store any number of them is not": (
+        serving(V1, V2),
+        [replica("a", V1), *(replace(crashed(name, since_s=40), blameless=True) for name in "bcde")],
+        Plan(frozenset("a"), (Start(V2),)),
+    ),
     "a process that said nothing failed too": (
         serving(V1, V2),
         [crashed("b"), crashed("c")],

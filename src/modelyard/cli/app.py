@@ -91,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except ModelyardError as error:
         _complain(str(error))
-        return 1
+        return error.exit_code
     except BrokenPipeError:  # for `main` to end quietly
         raise
     except OSError as error:

@@ -26,7 +26,7 @@ ReplicaState = Literal["starting", "ready", "stopping", "exited"]
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One observed replica, which takes requests at `host` and `port`; `internal_name` is what its engine insists on as
-    their `model`. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it requests;
+    their `model`. `blameless`: it ended for want of the store, which is not its version's fault. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it requests;
     `unrouted_s`: seconds since it has confirmed that it does not, None while it might; `standby`: but for those that
     nobody else can take, or that ask for its very version.
 
@@ -51,6 +51,7 @@ class Replica:
     standby: bool = False
     in_flight: int = 0
     error: str = ""
+    blameless: bool = False
     on_demand: bool = False
 
 
@@ -265,7 +266,8 @@ def _failure(deployment: Deployment, exited: Sequence[Replica], *, back: bool) -
 
 def _tells(crashed: Replica, deployment: Deployment) -> bool:
     """Whether a crash counts against the last rollout."""
-    return _kind(crashed) == (deployment.target, deployment.spec.on_demand) and crashed.rollout == deployment.rollout
+    mine = _kind(crashed) == (deployment.target, deployment.spec.on_demand) and crashed.rollout == deployment.rollout
+    return mine and not crashed.blameless
 
 
 def _forgettable(crashed: Replica, deployment: Deployment) -> bool:

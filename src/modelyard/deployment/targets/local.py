@@ -32,7 +32,7 @@ from modelyard.deployment.targets import pool_client
 from modelyard.deployment.targets.launch import Launch, Launcher, PoolLauncher
 from modelyard.deployment.targets.memory import Key, MemoryWatch, resident
 from modelyard.deployment.targets.records import Record, Records
-from modelyard.errors import Unavailable
+from modelyard.errors import StoreError, Unavailable
 from modelyard.refs import ModelRef
 from modelyard.repository import Pin
 
@@ -293,13 +293,15 @@ class LocalTarget:
         return child.poll() is None if child else _process(record) is not None
 
     def _ended(self, record: Record) -> Record | None:
-        self._children.pop(record.id, None)
+        child = self._children.pop(record.id, None)
         self._probes.pop(record.id, None)
         self._terminated.discard(record.id)
         if record.stopping is not None:
             self._records.forget(record.id)
             return None
-        ended = replace(record, exited=time.time(), error=record.error or _last_line(self.log(record.id)))
+        away = child is not None and child.returncode == StoreError.exit_code  # of an adopted one nobody knows
+        error = record.error or _last_line(self.log(record.id))
+        ended = replace(record, exited=time.time(), error=error, blameless=away)
         log.warning("%s ended: %s", ended.id, ended.error or "its log says nothing")
         self._records.save(ended)
         return ended

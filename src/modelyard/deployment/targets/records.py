@@ -18,7 +18,7 @@ from modelyard.repository import Pin
 class Record:
     """A replica as its file has it; times in seconds since 1970. `pid` is None between the writing of the record and
     the start of the process. `endpoint` is where requests go if that is not `port` of this machine. `error` says why it
-    was ended, or what it said last. A pool's process has no model."""
+    was ended, or what it said last; `blameless`: it could not reach the store. A pool's process has no model."""
 
     id: str
     environment: str
@@ -38,6 +38,7 @@ class Record:
     stopping: float | None = None
     exited: float | None = None
     error: str = ""
+    blameless: bool = False
 
     def replica(self) -> Replica:
         state, since = self._state()
@@ -56,6 +57,7 @@ class Record:
             engine=self.engine,
             internal_name=self.internal_name,
             error=self.error if state == "exited" else "",
+            blameless=self.blameless,
         )
 
     def pool(self) -> PoolProcess:
