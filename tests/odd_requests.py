@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -61,3 +63,29 @@ def odd_paths(paths: list[str]) -> Iterator[str]:
         yield f"{path}/{'x' * 5000}"
         yield f"{path}%00"
         yield f"{path}%ff"
+
+
+def methods_of(document: dict[str, Any]) -> dict[str, set[str]]:
+    """Which methods each path of an OpenAPI document takes."""
+    return {path: {key.upper() for key in item if key != "parameters"} for path, item in document["paths"].items()}
+
+
+def other_methods(wire: Wire, path: str, taken: set[str]) -> Iterator[tuple[str, Said]]:
+    """What is said to each method that a path does not take: 405, with those that it does."""
+    taken = taken | {"HEAD"} if "GET" in taken else taken
+    for method in (each for each in METHODS if each not in taken):
+        said = wire.ask(method, path)
+        assert said.status == 405, (method, path, said)
+        assert {each.strip() for each in said.headers["allow"].split(",")} == taken
+        yield method, said
+
+
+def check_refusal(path: str, method: str, said: Said) -> None:
+    """One line that says why, in the shape of the protocol that was spoken."""
+    assert 400 <= said.status < 500, (method, path, said)
+    assert said.headers["content-type"] == "application/json"
+    if method == "HEAD":
+        return
+    error = json.loads(said.body)["error"]
+    message = error["message"] if path.startswith("/v1/") else error
+    assert isinstance(message, str) and message and "\n" not in message and len(message) <= 1001, (method, path, said)

@@ -41,6 +41,18 @@ def test_a_manifest_that_was_changed(yard: Cli, store: Path, line: tuple[str, ..
     refused(yard(*line), MANIFEST, "does not match its own digest")
 
 
+def test_a_manifest_of_a_later_schema(yard: Cli, store: Path) -> None:
+    rewrite(store / MANIFEST, lambda manifest: manifest.update(schema=2))
+
+    refused(yard("pull", "good", "out"), MANIFEST, "has schema 2; update modelyard")
+
+
+def test_a_manifest_with_a_field_that_is_new(yard: Cli, store: Path) -> None:
+    rewrite(store / MANIFEST, lambda manifest: manifest.update(colour="blue"))
+
+    assert yard("pull", "good", "out").code == 0
+
+
 @pytest.mark.parametrize("path", ["../x", "/tmp/x", "a/../../x", "a//x", "a\\x", ""])
 def test_a_manifest_whose_file_leaves_the_folder(yard: Cli, folder: Path, store: Path, path: str) -> None:
     forge(store / MANIFEST, path=path)

@@ -8,22 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import httpx
-import torch
+
+from times import ONE, SIGNATURE, save_times
 
 from .conftest import Cli, refused
 
-SIGNATURE = {
-    side: [{"name": name, "datatype": "FP32", "shape": [-1, 2]}] for side, name in (("inputs", "x"), ("outputs", "y"))
-}
-REQUEST = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]})
+REQUEST = json.dumps(ONE)
 SUITE = """
 name: doubles
 golden:
@@ -47,21 +43,11 @@ def doubles(model):
 """
 
 
-class Double(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * 2
-
-
-class Triple(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * 3
-
-
 def test_from_staging_to_production(cli: Cli, folder: Path) -> None:
     (folder / "suite.yaml").write_text(SUITE)
     cli("init")
-    for module, version in ((Double(), "v1.0.0"), (Triple(), "v1.1.0")):
-        save(module, folder / version)
+    for version, factor in (("v1.0.0", 2.0), ("v1.1.0", 3.0)):
+        save_times(folder / version, factor)
         registered = cli("register", version, f"calc:{version}", "--set", f"signature={json.dumps(SIGNATURE)}")
         assert registered.code == 0, registered
     cli("tag", "calc:v1.0.0", "stable")
@@ -120,14 +106,6 @@ def _validate_in_full(cli: Cli, folder: Path) -> None:
         *("scanned", "answers", "signature", "doubles", "latency", "memory"),
     ]
     assert (folder / "report.md").read_text().startswith("# calc:v1.0.0 passed the suite whole\n")
-
-
-def save(module: torch.nn.Module, folder: Path) -> None:
-    folder.mkdir()
-    script: Callable[..., Any] = torch.jit.script
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch advises other formats for new models
-        script(module).save(str(folder / "model.pt"))
 
 
 @contextmanager

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from kubernetes.workloads import settings, workload
+from modelyard.deployment.targets.kubernetes import pods
 from modelyard.deployment.targets.logs import rotate
 from modelyard.settings import load_settings
 from modelyard.yard import Yard
 
-from .conftest import Cli
+from .conftest import Cli, refused
 
 
 def test_the_last_lines_and_what_comes_after_them(cli: Cli, folder: Path) -> None:
@@ -34,3 +39,23 @@ def test_the_last_lines_and_what_comes_after_them(cli: Cli, folder: Path) -> Non
         second.write_text("five\n")
         assert [read(), read()] == [f"==> {second}\n", "five\n"]
         follower.terminate()
+
+
+def test_replicas_in_a_cluster_are_left_to_kubectl(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli("init")
+    monkeypatch.setenv("MODELYARD_DEPLOYMENT__TARGET", "kubernetes")
+    monkeypatch.setenv("MODELYARD_KUBERNETES__CONTEXT", "on site")
+    monkeypatch.setenv("MODELYARD_KUBERNETES__NAMESPACE", "models")
+    monkeypatch.setenv("KUBECONFIG", str(folder / "none"))  # it needs no cluster to say so
+
+    result = cli("logs", "digits", "--lines", "5", "--follow")
+
+    refused(result, "digits runs in a cluster, not on this machine; see `kubectl logs ")
+    command = shlex.split(result.err.split("`")[1])
+    options = dict(zip(command[2:10:2], command[3:10:2], strict=True))
+    pod = pods.template(workload(), settings())
+    key, _, instances = options.pop("--selector").partition(" in ")
+    assert pod["metadata"]["labels"][key] in instances.strip("()").split(",")
+    assert options.pop("--container") == pod["spec"]["containers"][0]["name"]
+    assert options == {"--context": "on site", "--namespace": "models"}
+    assert command[10:] == ["--prefix", "--tail", "5", "--follow"]

@@ -9,8 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from times import SIGNATURE, save_times
+
 from .conftest import Cli, refused
-from .test_live import REQUEST, SIGNATURE, Double, save, up, wait_for
+from .test_live import REQUEST, up, wait_for
 
 
 def test_making_and_taking_back(cli: Cli, folder: Path) -> None:
@@ -72,7 +74,7 @@ def test_what_is_no_token(yard: Cli, monkeypatch: pytest.MonkeyPatch, text: str)
 
 def test_working_with_access_on(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cli("init")
-    save(Double(), folder / "model")
+    save_times(folder / "model", 2.0)
     assert cli("register", "model", "calc:v1.0.0", "--set", f"signature={json.dumps(SIGNATURE)}").code == 0
     cli("token", "init")
     viewer = cli("token", "create", "watcher", "--role", "viewer").out.strip()

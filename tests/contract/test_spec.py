@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,7 +20,6 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 from lightkube.resources.apps_v1 import Deployment as ClusterDeployment
 
 from modelyard import (
@@ -44,33 +42,10 @@ from modelyard import (
 from modelyard.errors import NotFound, Unavailable, ValidationFailed
 from modelyard.store import Store
 from ports import free_port
+from times import ONE, SIGNATURE, save_times
 
 BUCKET, KEY, SECRET = "yard", "tester", "secret-of-the-tester"
-ONE = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]}
 CHAT = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8}
-SIGNATURE = {
-    side: [{"name": name, "datatype": "FP32", "shape": [-1, 2]}] for side, name in (("inputs", "x"), ("outputs", "y"))
-}
-
-
-class Times(torch.nn.Module):
-    """Multiplies by its factor, so that an answer tells which version gave it."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = torch.nn.Parameter(torch.tensor(factor))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.factor
-
-
-def save_model(folder: Path, factor: float) -> Path:
-    folder.mkdir()
-    script: Callable[..., Any] = torch.jit.script
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch advises other formats for new models
-        script(Times(factor)).save(str(folder / "model.pt"))
-    return folder
 
 
 # 10.1 Model repository and versioning.
@@ -156,7 +131,7 @@ def deployed(gateway: str, tmp_path_factory: pytest.TempPathFactory) -> Deployme
     """In production: `classifier:v1.0.0`, which doubles, and the language model `support-llm`."""
     repository = ModelRepository(storage_backend=LocalDisk(os.environ["MODELYARD_STORE"]))
     artifacts = {
-        "classifier": save_model(tmp_path_factory.mktemp("models") / "twice", 2.0),
+        "classifier": save_times(tmp_path_factory.mktemp("models") / "twice", 2.0),
         "support-llm": smollm2(),
     }
     manager = DeploymentManager(model_repository=repository)
@@ -222,7 +197,7 @@ def test_from_registration_to_rollback(deployed: DeploymentManager, gateway: str
     dm.repo.register_model(
         model_name="classifier",
         model_version="v1.1.0",
-        artifacts_path=str(save_model(tmp_path / "thrice", 3.0)),
+        artifacts_path=str(save_times(tmp_path / "thrice", 3.0)),
         metadata={"signature": SIGNATURE},
         tags=["staging"],
     )
@@ -260,7 +235,7 @@ def test_a_version_that_fails_its_tests_is_not_promoted(deployed: DeploymentMana
 
 
 def test_a_version_that_is_not_staged_is_not_promoted(deployed: DeploymentManager, tmp_path: Path) -> None:
-    deployed.repo.register_model("classifier", "v2.0.0", save_model(tmp_path / "new", 5.0), {"signature": SIGNATURE})
+    deployed.repo.register_model("classifier", "v2.0.0", save_times(tmp_path / "new", 5.0), {"signature": SIGNATURE})
 
     with pytest.raises(ModelyardError, match=r"v2\.0\.0 is not deployed in staging"):
         deployed.promote_to_production(model_name="classifier", model_version="v2.0.0")
@@ -288,7 +263,7 @@ class ClusterManager:
 @pytest.mark.kubernetes
 def test_deployment_on_a_cluster(cluster_yard: Yard, kubelet: object, tmp_path: Path) -> None:
     for version, factor in (("v1.0.0", 2.0), ("v1.1.0", 3.0)):
-        artifacts = save_model(tmp_path / version, factor)
+        artifacts = save_times(tmp_path / version, factor)
         cluster_yard.repository.register_model("classifier", version, artifacts, {"signature": SIGNATURE})
     manager = ClusterManager(cluster_yard.repository)
     manager.kube_client.update_deployment("production-server", new_model_version="classifier:v1.0.0")

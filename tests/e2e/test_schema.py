@@ -21,10 +21,10 @@ def ask_for_what_is_served(case: Any, number: int) -> None:
         case.body["max_tokens"] = 2
         if number % 4:
             case.body["model"] = (EMBEDDER, LANGUAGE, GRAPH)[number % 3]
-    if case.path_parameters and number % 4:
-        case.path_parameters["name"] = GRAPH
-        if number % 4 == 1 and case.path.endswith("/infer"):
-            case.body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
+    for name in (case.path_parameters or {}) if number % 4 else ():
+        case.path_parameters[name] = GRAPH
+    if number % 4 == 1 and case.path.endswith("/infer"):
+        case.body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
 
 
 @pytest.mark.parametrize("operation", operations(openapi()), ids=str)

@@ -66,8 +66,8 @@ class Guarded:
 def ask_for_the_model(case: Any, _number: int) -> None:
     if isinstance(case.body, dict):
         case.body["model"] = MODEL
-    if case.path_parameters:
-        case.path_parameters["name"] = MODEL
+    for name in case.path_parameters or {}:
+        case.path_parameters[name] = MODEL
 
 
 @pytest.fixture(scope="module")

@@ -154,15 +154,28 @@ def test_unknown_paths(digit: Upstream, client: Client) -> None:
     assert (answer.status, set(answer.json())) == (404, {"error"})
 
 
-@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings", "rerank", "models"])
+@pytest.mark.parametrize(
+    "path",
+    ["chat/completions", "completions", "embeddings", "rerank", "models", "models/ns/digit:v1.0.0", "models/nobody"],
+)
 def test_other_methods_are_told_which_one_to_use(digit: Upstream, client: Client, path: str) -> None:
-    wanted, wrong = ("GET", ("POST", "DELETE")) if path == "models" else ("POST", ("GET", "DELETE", "PUT"))
+    wanted, wrong = ("GET", ("POST", "DELETE")) if path.startswith("models") else ("POST", ("GET", "DELETE", "PUT"))
     for method in wrong:
-        for body in (b"", b'{"model": "ns/digit"}'):
-            answer = client.ask(method, f"/v1/{path}?x=1", body)
+        for query, body in (("", b""), ("?x=1", b'{"model": "ns/digit"}')):
+            answer = client.ask(method, f"/v1/{path}{query}", body)
             assert (answer.status, answer.headers["allow"]) == (405, wanted)
             assert answer.error()["code"] == "method_not_allowed"
             assert f"takes {wanted} only" in answer.error()["message"]
+    assert not digit.seen
+
+
+@pytest.mark.parametrize("name", [*NAMES, "empty"])
+def test_a_model_is_described_by_its_name(digit: Upstream, client: Client, name: str) -> None:
+    for spelling in (name, name.replace("/", "%2F").replace(":", "%3A")):
+        answer = client.ask("GET", f"/v1/models/{spelling}")
+        assert answer.json() == {"id": name, "object": "model", "created": 0, "owned_by": "modelyard"}
+        unknown = client.ask("GET", f"/v1/models/{spelling}s")
+        assert (unknown.status, unknown.error()["code"]) == (404, "model_not_found")
     assert not digit.seen
 
 

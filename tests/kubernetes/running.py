@@ -16,8 +16,9 @@ from pathlib import Path
 
 import httpx
 
+from times import ONE
+
 from .kubelet import wait_for
-from .models import ONE
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -151,7 +153,67 @@ def test_how_far_a_rollout_is() -> None:
     assert (back.target, back.spec.strategy, back.switched) == (A, spec.strategy, None)
 
 
-def test_entries_written_before_there_were_strategies_can_be_read() -> None:
-    environment = Environment(Memory(), "production")
-    old = {"serving": None, "target": None, "spec": {"replicas": 2, "surge": 1, "min_replicas": None}, "outcome": ""}
-    assert environment.parse({"digits": old})["digits"].spec == DeploymentSpec(2)
+# An entry in the middle of a rollout, as the first form of the journals had it, and what models on demand added to it.
+FIRST: dict[str, Any] = {
+    "serving": {"version": "v1.0.0", "digest": str(A.digest)},
+    "target": {"version": "v1.1.0", "digest": str(B.digest)},
+    "earlier": [],
+    "spec": {"replicas": 2, "surge": 1},
+    "evidence": "default-5b6f0c1e7a3d-pytorch",
+    "rollout": "0c9d5f7a4e1b4c2d8f6a3b5e7d9c1a2f",
+    "outcome": "running",
+    "reason": "",
+}
+_ON_DEMAND = {"replicas": 2, "surge": 1, "min_replicas": None}
+FORMS = {"first": FIRST, "with models on demand": FIRST | {"spec": _ON_DEMAND, "serving_spec": _ON_DEMAND}}
+
+
+def journal_with(deployment: dict[str, Any], **more: Any) -> Environment:
+    """Production's journal, whose third entry somebody has written so."""
+    store = Memory()
+    entry = {"number": 3, "id": "ab" * 16, "at": "2026-11-23T23:10:11+00:00", "by": "anna@laptop", "why": "promote"}
+    store.put_json(entry | {"state": {"digits": deployment}} | more, "deployments/production/999999999996.json")
+    return Environment(store, "production")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_entries_of_earlier_forms_are_read_and_gone_on_with(form: str) -> None:
+    environment = journal_with(FORMS[form])
+    spec = DeploymentSpec(replicas=2)
+    read = environment.get("digits")
+    assert read == Deployment(
+        serving=A,
+        target=B,
+        spec=spec,
+        evidence=FIRST["evidence"],
+        rollout=FIRST["rollout"],
+        outcome="running",
+        serving_spec=None if form == "first" else spec,
+    )
+    done = environment.update("digits", lambda old: old.finished(9.0), by="reconciler", why="v1.1.0 serves")
+    assert done == environment.get("digits") == read.finished(9.0)
+    assert (done.serving, done.serving_spec, done.earlier) == (B, spec, (A,))
+    assert [entry.number for entry, _ in environment.history()] == [3, 4]
+
+
+def test_fields_of_later_versions_are_passed_over_and_stay_until_their_model_changes() -> None:
+    later = FIRST | {"frozen": {"until": "2027-01-01"}, "spec": {"replicas": 2, "colour": "blue"}}
+    environment = journal_with(later, signed_by="anna")
+    assert environment.get("digits") == journal_with(FIRST).get("digits")
+
+    environment.update("other", lambda old: old.ask(A), by="me", why="another model")
+    newest = environment.newest()
+    assert newest and newest.state["digits"] == later
+
+    environment.update("digits", lambda old: old.finished(), by="reconciler", why="v1.1.0 serves")
+    newest = environment.newest()
+    assert newest and newest.state["digits"].keys() == {field.name for field in fields(Deployment)}
+
+
+@pytest.mark.parametrize("change", [{"outcome": "frozen"}, {"spec": {"strategy": {"kind": "blue-green"}}}])
+def test_values_of_later_versions_are_refused(change: dict[str, Any]) -> None:
+    environment = journal_with(FIRST | change)
+    with pytest.raises(IntegrityError, match="deployments/production can't be read: "):
+        environment.read()
+    with pytest.raises(IntegrityError):
+        environment.update("digits", lambda old: old.finished(), by="me", why="x")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from modelyard.serving.openapi import openapi
-from odd_requests import METHODS, NAMES, Said, Wire, odd_paths
+from odd_requests import NAMES, Wire, check_refusal, methods_of, odd_paths, other_methods
 
 from .support import ServerProcess
 
-PATHS = {path: set(item) - {"parameters"} for path, item in openapi(repository=False)["paths"].items()}
+PATHS = methods_of(openapi(repository=False))
 NAMED = "worker"
 
 
@@ -22,25 +22,9 @@ def at(path: str, name: str = NAMED) -> str:
     return path.replace("{name}", name).replace("{version}", "v1.0.0")
 
 
-def check_refusal(path: str, method: str, said: Said) -> None:
-    assert 400 <= said.status < 500, (method, path, said)
-    assert said.headers["content-type"] == "application/json"
-    if method == "HEAD":
-        return
-    error = json.loads(said.body)["error"]
-    message = error["message"] if path.startswith("/v1/") else error
-    assert isinstance(message, str) and message and "\n" not in message and len(message) <= 1001, (method, path, said)
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_a_method_that_a_path_does_not_take(server: ServerProcess, path: str) -> None:
-    wire, taken = Wire(server.url), {method.upper() for method in PATHS[path]}
-    if "GET" in taken:
-        taken.add("HEAD")
-    for method in set(METHODS) - taken:
-        said = wire.ask(method, at(path))
-        assert said.status == 405, (method, path, said)
-        assert {each.strip() for each in said.headers["allow"].split(",")} == taken
+    for method, said in other_methods(Wire(server.url), at(path), PATHS[path]):
         check_refusal(at(path), method, said)
 
 
@@ -56,7 +40,7 @@ def test_names_that_are_none(server: ServerProcess) -> None:
     for path in (path for path in PATHS if "{name}" in path):
         for name in NAMES:
             for method in PATHS[path]:
-                said = wire.ask(method.upper(), at(path, name))
+                said = wire.ask(method, at(path, name))
                 check_refusal(at(path, name), method, said)
                 assert said.status == 404, (method, path, name, said)
 

@@ -6,6 +6,7 @@ from modelyard.serving.schemas import (
     BINARY,
     BOOLEAN,
     INTEGER,
+    SEGMENT,
     STRING,
     TEXT,
     Document,
@@ -20,9 +21,8 @@ from modelyard.serving.schemas import (
     reference,
 )
 
-_PART = {"type": "string", "pattern": "^[^/?#]+$"}
-_MODEL = parameter("model", _PART) | {"description": "a name, or namespace/name, with its slash as it is"}
-_REVISION = parameter("revision", _PART) | {"description": "main, a tag, a version or a commit id"}
+_MODEL = parameter("model", SEGMENT) | {"description": "a name, or namespace/name, with its slash as it is"}
+_REVISION = parameter("revision", SEGMENT) | {"description": "main, a tag, a version or a commit id"}
 _PATH = parameter("path", {"type": "string", "pattern": "^[^?#]+$"}) | {"description": "with its slashes as they are"}
 _PAGED = [
     parameter("limit", {"type": "integer", "minimum": 1, "maximum": 999_999}, place="query"),
@@ -66,9 +66,7 @@ _FINDING = (401, 403, 404, 422, 503)
 def openapi() -> Document:
     """The whole document."""
     about = "Models for the clients of the Hugging Face Hub, below /hf, and what the gateway has counted."
-    token = {"token": {"type": "http", "scheme": "bearer"}}
-    found = document("modelyard API", about, {**_models(), **_files(), **_metrics()}, _SCHEMAS, securitySchemes=token)
-    return found | {"security": [{}, {"token": []}]}
+    return document("modelyard API", about, {**_models(), **_files(), **_metrics()}, _SCHEMAS, tokens=True)
 
 
 def _models() -> Document:

@@ -113,10 +113,14 @@ def logs(
     ] = False,
 ) -> None:
     """The last lines of a model's replicas on this machine; of one on demand, of all that its pool holds."""
+    from modelyard.deployment.targets.kubernetes.pods import logs_command
     from modelyard.deployment.targets.logs import Follower, last_lines
     from modelyard.refs import parse_name
 
     yard, model = yard_of(context), parse_name(name)
+    if yard.settings.deployment.target == "kubernetes":
+        command = logs_command(model, yard.settings.kubernetes, lines=lines, follow=follow)
+        raise NotFound(f"{model} runs in a cluster, not on this machine", remedy=f"see `{command}`")
     pooled = any(row.on_demand and row.model == model for row in yard.deployments.status())
 
     def found() -> list[Path]:

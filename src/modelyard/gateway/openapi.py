@@ -13,6 +13,7 @@ from modelyard.serving.schemas import (
     NAME,
     OPENAI,
     READY,
+    SEGMENT,
     STRING,
     TEXT,
     Document,
@@ -21,6 +22,7 @@ from modelyard.serving.schemas import (
     content,
     document,
     operation,
+    parameter,
     problems,
     record,
     reference,
@@ -54,11 +56,7 @@ def openapi() -> Document:
     """The whole document."""
     about = "Every deployed model under OpenAI's API and the Open Inference Protocol v2."
     schemas = {**ERRORS, **OPENAI, **_LANGUAGE, **INFERENCE}
-    token = {"token": {"type": "http", "scheme": "bearer"}}
-    found = document(
-        "modelyard gateway", about, {**_server(), **_openai(), **_inference()}, schemas, securitySchemes=token
-    )
-    return found | {"security": [{}, {"token": []}]}
+    return document("modelyard gateway", about, {**_server(), **_openai(), **_inference()}, schemas, tokens=True)
 
 
 def _server() -> Document:
@@ -73,8 +71,10 @@ def _server() -> Document:
 
 def _openai() -> Document:
     models = _operation("The models that can be asked for", reference("ModelList"), "Error", _LISTING)
+    one = _operation("One of these models", reference("Model"), "Error", (*_LISTING, 404))
     return {
         "/v1/models": {"get": models},
+        "/v1/models/{model}": {"parameters": [parameter("model", SEGMENT)], "get": one},
         "/v1/chat/completions": {"post": _asking("Answer a conversation", "Chat", "ChatCompletion", stream=True)},
         "/v1/completions": {"post": _asking("Go on with a text", "Prompt", "Completion", stream=True)},
         "/v1/embeddings": {"post": _asking("Embed texts", "EmbeddingsRequest", "Embeddings")},

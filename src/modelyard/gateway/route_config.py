@@ -45,7 +45,7 @@ _POSTED = "/v1/(?:chat/completions|completions|embeddings|rerank)"
 
 def route_configuration(table: RouteTable, settings: GatewaySettings) -> Document:
     """The one RouteConfiguration. Answers that the gateway gives by itself come from the table, too."""
-    models = _reply({"path": "/v1/models", "headers": [_method("GET")]}, _models(table))
+    models = _reply({"path": "/v1/models"}, _models(table))
     fixed = [_reply({"path": path}, body) | _OPEN for path, body in _HEALTH.items()]
     fixed += [_reply({"path": path}, body) for path, body in _SELF.items()]
     longest = max(len(reply["direct_response"]["body"]["inline_string"]) for reply in (models, *fixed))
@@ -70,7 +70,7 @@ def _matcher(table: RouteTable, models: Document, fixed: list[Document]) -> Docu
     by_path = {
         "/v1/": _by_body(table),
         "/v1/models/": _described(table),
-        "/v1/models": matching.routes(models, _only_get(), _nothing_there()),
+        "/v1/models": matching.routes(_only_get(), models, _nothing_there()),
         _MODELS: matching.routes(_unknown_path(table)),
         **dict(_by_path(table)),
     }
@@ -157,7 +157,9 @@ def _only_post() -> Document:
 
 
 def _only_get() -> Document:
-    return _problem({"path": "/v1/models"}, replies.ONLY_GET) | _header("allow", "GET")
+    """What is asked by another method at the list of models, or at one of them."""
+    match = {"path_separated_prefix": "/v1/models", "headers": [_method("GET") | {"invert_match": True}]}
+    return _problem(match, replies.ONLY_GET) | _header("allow", "GET")
 
 
 def _nothing_there() -> Document:
@@ -167,12 +169,12 @@ def _nothing_there() -> Document:
 def _described(table: RouteTable) -> Document:
     """Each model by its name, to GET alone."""
     known = {
-        path: matching.routes(_reply({"path": path, "headers": [_method("GET")]}, _model(name)), _nothing_there())
+        path: matching.routes(_only_get(), _reply({"path": path}, _model(name)))
         for name in table.names
         for path in _paths(name, below="/v1/models/")
     }
-    unknown = replies.unknown_model("the model at '%REQ(:PATH):200%'", table.names)
-    return matching.choose(matching.header(":path"), "exact", known, matching.routes(_problem(_ANY, unknown)))
+    unknown = _problem(_ANY, replies.unknown_model("the model at '%REQ(:PATH):200%'", table.names))
+    return matching.choose(matching.header(":path"), "exact", known, matching.routes(_only_get(), unknown))
 
 
 def _models(table: RouteTable) -> Document:

@@ -10,6 +10,7 @@ from modelyard.serving.schemas import (
     NAME,
     OPENAI,
     READY,
+    SEGMENT,
     STRING,
     Document,
     answer,
@@ -24,7 +25,7 @@ from modelyard.serving.schemas import (
     reference,
 )
 
-_VERSION = parameter("version", {"type": "string", "pattern": "^[^/?#]+$"})
+_VERSION = parameter("version", SEGMENT)
 _JSON_LENGTH = parameter(
     "Inference-Header-Content-Length", {"type": "integer", "minimum": 0, "maximum": 10**17}, place="header"
 )

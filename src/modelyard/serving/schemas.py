@@ -19,6 +19,7 @@ STRING: Document = {"type": "string"}
 TEXT: Document = {"type": "string", "minLength": 1}
 INTEGER: Document = {"type": "integer"}
 BOOLEAN: Document = {"type": "boolean"}
+SEGMENT: Document = {"type": "string", "pattern": "^[^/?#]+$"}  # of a path
 
 _PROBLEMS = {
     400: "the request can't be taken",
@@ -39,14 +40,18 @@ _HEADERS: Mapping[int, Document] = {
 }
 
 
-def document(title: str, description: str, paths: Document, schemas: Document, **more: Any) -> Document:
-    """A whole OpenAPI document; `more` are further components."""
-    return {
+def document(title: str, description: str, paths: Document, schemas: Document, *, tokens: bool = False) -> Document:
+    """A whole OpenAPI document; `tokens`: of a server that asks for one while access is on."""
+    found: Document = {
         "openapi": "3.1.0",
         "info": {"title": title, "version": __version__, "description": description},
         "paths": paths,
-        "components": {"schemas": schemas, **more},
+        "components": {"schemas": schemas},
     }
+    if tokens:
+        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        found["security"] = [{}, {"token": []}]
+    return found
 
 
 def operation(summary: str, answers: Document, *, body: Document | None = None) -> Document:
@@ -91,7 +96,7 @@ def array(items: Document, **more: Any) -> Document:
 
 
 MODEL = {"type": "string", "minLength": 1, "description": "a name from /v1/models"}
-NAME = parameter("name", {"type": "string", "pattern": "^[^/?#]+$"})
+NAME = parameter("name", SEGMENT)
 LIVE = record({"live": BOOLEAN}, "live")
 READY = record({"ready": BOOLEAN}, "ready")
 
@@ -117,9 +122,6 @@ _OUTPUT = record(
 )
 _DOCUMENT = {"anyOf": [STRING, record({"text": STRING}, "text")]}
 _RANKED = record({"index": INTEGER, "relevance_score": {"type": "number"}}, "index", "relevance_score")
-_LISTED = record(
-    {"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING}, "id", "object", "created"
-)
 
 _CODE = {"type": ["string", "integer", "null"], "description": "a word, but for some engines the status"}
 ERRORS: Document = {
@@ -127,7 +129,10 @@ ERRORS: Document = {
     "OipError": record({"error": TEXT}, "error"),
 }
 OPENAI: Document = {
-    "ModelList": record({"object": {"const": "list"}, "data": array(_LISTED)}, "object", "data"),
+    "Model": record(
+        {"id": STRING, "object": {"const": "model"}, "created": INTEGER, "owned_by": STRING}, "id", "object", "created"
+    ),
+    "ModelList": record({"object": {"const": "list"}, "data": array(reference("Model"))}, "object", "data"),
     "EmbeddingsRequest": record(
         {
             "model": MODEL,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from math import ceil
 from typing import Any
 
 from modelyard.deployment.targets.kubernetes import names
 from modelyard.deployment.targets.kubernetes.workload import Workload
+from modelyard.repository.environments import NAMES as ENVIRONMENTS
 from modelyard.settings import KubernetesSettings
 
 Document = dict[str, Any]
@@ -59,6 +61,15 @@ def notes(workload: Workload) -> dict[str, str]:
         names.ENGINE: workload.engine,
         names.OWNER: workload.owner,
     }
+
+
+def logs_command(model: str, settings: KubernetesSettings, *, lines: int, follow: bool) -> str:
+    """The command line of kubectl that shows what a model's replicas print, in every environment."""
+    instances = ",".join(names.object_name(model, environment) for environment in ENVIRONMENTS)
+    words = ["kubectl", "logs", "--selector", f"{names.INSTANCE} in ({instances})", "--container", CONTAINER]
+    words += ["--context", settings.context] if settings.context else []
+    words += ["--namespace", settings.namespace] if settings.namespace else []
+    return shlex.join([*words, "--prefix", "--tail", str(lines), *(["--follow"] if follow else [])])
 
 
 def grace_period_s(workload: Workload, settings: KubernetesSettings) -> int:
