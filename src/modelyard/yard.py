@@ -186,7 +186,7 @@ class Yard:
             return Yard(self.settings, store).cluster.status()
         folder = self.run_folder(store)
         local = self._local_target(folder)
-        room = partial(local_room, local)
+        room = partial(local_room, local, self.launching.facts)
         return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts, room)
 
     @cached_property

@@ -11,6 +11,7 @@ import pytest
 from modelyard.configuration import ConfigurationManager
 from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.preflight import Memory as FreeMemory
 from modelyard.deployment.preflight import Room
 from modelyard.deployment.promotion import RolloutOptions
 from modelyard.deployment.rollout import describe
@@ -392,7 +393,7 @@ def test_waiting_ends_at_a_pause(bench: Bench) -> None:
 
 def test_a_promotion_without_room_is_refused_before_it_begins(bench: Bench) -> None:
     bench.force("v1.1.0")
-    bench.room = Room(100 * 2**20, 2**30, "by the size of its files", 10)
+    bench.room = Room(FreeMemory(100 * 2**20, 2**30, "by the size of its files"), 10)
     bench.stage("v1.2.0")
     bench.validate("v1.2.0")
     with pytest.raises(Refused, match=r"digit needs one more replica .* --surge 0 --unavailable 1"):
