@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,17 @@ def test_a_promotion_without_room_is_refused_before_it_begins(bench: Bench) -> N
     narrow = RolloutOptions(surge=0, unavailable=1)
     assert bench.manager.preview("digit", "v1.2.0", rollout=narrow).least == 0
     assert bench.promote("v1.2.0", rollout=narrow).outcome == "running"
+
+
+def test_a_metric_that_can_not_work_is_refused_before_anything_begins(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.stage("v1.2.0")
+    asked = RolloutOptions(metrics=("nowhere.py:loss:lower",))
+    for verb in (bench.promote, partial(bench.manager.preview, "digit")):
+        with pytest.raises(NotFound, match=r"the metric's file nowhere\.py can't be read: No such file"):
+            verb("v1.2.0", rollout=asked)
+    assert bench.validated == 0
+    assert bench.repository.environment("production").get("digit").outcome == "done"
 
 
 def test_a_rollback_is_no_canary(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 from modelyard.deployment.preflight import Memory, Room, check
 from modelyard.deployment.preview import preview
 from modelyard.errors import Refused
-from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Strategy
+from modelyard.repository import Analysis, CanaryStep, CustomMetric, Deployment, DeploymentSpec, Expected, Strategy
 
 from .builders import V1, V2
 
@@ -50,6 +50,12 @@ def test_a_canary_in_words() -> None:
         "stop a replica of v1.1.0, when it has finished its requests",
         "v1.2.0 serves",
     )
+
+
+def test_metrics_are_named() -> None:
+    analysis = Analysis(metrics=(CustomMetric("quality.py:loss", "lower"),))
+    seen = preview(asked(Strategy("canary", steps=(CanaryStep(5, 60),), analysis=analysis)))
+    assert "wait 60 s; go on if v1.2.0 is no worse than v1.1.0, also by quality.py:loss, else go back" in seen.steps
 
 
 def test_replicas_kept_warm_count() -> None:
