@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from modelyard.gateway.routes import RouteTable
     from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
-    from modelyard.repository.manifest import ModelVersion
     from modelyard.repository.signatures import Signatures
     from modelyard.store.files import File
 
@@ -186,7 +185,7 @@ class Yard:
             return Yard(self.settings, store).cluster.status()
         folder = self.run_folder(store)
         local = self._local_target(folder)
-        room = partial(local_room, local)
+        room = partial(local_room, local, self.launching.facts)
         return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts, room)
 
     @cached_property
@@ -207,6 +206,7 @@ class Yard:
         from modelyard.deployment.analyst import RolloutAnalyst, golden_requests
         from modelyard.deployment.controller import Controller
         from modelyard.deployment.events import Events
+        from modelyard.deployment.measuring import Measuring
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
         from modelyard.deployment.rules import LatestRules
@@ -217,6 +217,7 @@ class Yard:
         target = self._local_target(folder)
         gateway = Gateway(folder / "gateway", self.settings.gateway, issuer=self.access.issuer)
         limits = Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s)
+        measure = Measuring(self.settings, self.repository.resolve)
         reconciler = Reconciler(
             environments=[self.repository.environment(name) for name in ("production", "staging")],
             target=OnDemand(target, limits),
@@ -226,7 +227,7 @@ class Yard:
             tags=self.repository.version_tags,
             guard=self._guard(),
             rules=LatestRules(self.configuration.watch).read,
-            analyst=RolloutAnalyst(gateway.statistics, golden_requests(self._client)),
+            analyst=RolloutAnalyst(gateway.statistics, golden_requests(self._client), measure),
         )
         events = Events(reconciler.environments, self._webhook(), folder)
         return Controller(folder, reconciler, target, gateway, companions=[*companions, events])

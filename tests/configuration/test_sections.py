@@ -60,6 +60,12 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("events", "webhook", "hooks.example.com", "write an address such as https://"),
     ("events", "mail", "https://hooks.example.com", "has no 'mail'; set events webhook"),
     ("rollout", "digits", {"steps": "a few"}, "^rollout.digits.steps can't be 'a few'; write steps such as 5,25"),
+    (
+        "rollout",
+        "*",
+        {"metrics": ["quality:loss"]},
+        r"^rollout.\*.metrics can't be 'quality:loss'; write each as quality",
+    ),
     ("rollout", "digits", {"bounds": {"confidence": 1}}, "bounds.confidence: it must be below 1"),
 ]
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +12,20 @@ import httpx
 import pytest
 
 from modelyard.deployment.analyst import RolloutAnalyst, golden_requests, window
-from modelyard.deployment.canary import Verdict
+from modelyard.deployment.canary import NOT_JUDGED, Verdict
 from modelyard.deployment.client import ModelClient
-from modelyard.errors import ModelyardError, Unavailable
+from modelyard.deployment.measuring import Observed
+from modelyard.errors import InvalidInput, ModelyardError, StoreError, Unavailable
 from modelyard.gateway.statistics import Histogram, Served, Statistics
 from modelyard.refs import ModelRef
-from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Strategy
+from modelyard.repository import Analysis, CanaryStep, CustomMetric, Deployment, DeploymentSpec, Expected, Strategy
 
 from .builders import V1, V2
 
 NEW, OLD = (Served("digit", str(pin), "production") for pin in (V2, V1))
 ANALYSIS = Analysis(min_requests=100, interval_s=1)
-REF = ModelRef("digit", V2.version, digest=V2.digest)
+REF, OLD_REF = (ModelRef("digit", pin.version, digest=pin.digest) for pin in (V2, V1))
+LOSS, RECALL = CustomMetric("quality.py:loss", "lower", 0.1), CustomMetric("quality.py:recall", "higher")
 
 
 class Direct(Executor):
@@ -44,13 +47,22 @@ class Scene:
         self.counted = Statistics()
         self.wrong = ""
         self.asked = 0
+        self.values: dict[CustomMetric, tuple[float, float] | ModelyardError] = {}
+        self.measured: list[tuple[CustomMetric, Observed, Observed]] = []
         self.now = 0.0
         before = Deployment().ask(V1).finished()
         self.deployment = before.ask(V2, spec=DeploymentSpec(strategy=strategy))
         self.analyst = self.another()
 
     def another(self) -> RolloutAnalyst:
-        return RolloutAnalyst(lambda: self.counted, self.ask, Direct())
+        return RolloutAnalyst(lambda: self.counted, self.ask, self.measure, Direct())
+
+    def measure(self, metric: CustomMetric, new: Observed, old: Observed) -> tuple[float, float]:
+        self.measured.append((metric, new, old))
+        found = self.values[metric]
+        if isinstance(found, ModelyardError):
+            raise found
+        return found
 
     def ask(self, ref: ModelRef, requests: Sequence[Expected]) -> str:
         assert (ref, len(requests)) == (REF, 1)
@@ -136,6 +148,95 @@ def test_a_rolling_update_is_held_against_what_the_old_version_did_before() -> N
     scene.reach()
     scene.serve(NEW, 200, failures=40)
     assert scene.look().kind == "bad"
+
+
+def measured(**values: tuple[float, float] | ModelyardError) -> Scene:
+    """A canary with the two metrics, whose versions have had enough requests."""
+    scene = Scene(canary(metrics=(LOSS, RECALL)))
+    scene.values = {LOSS: (0.3, 0.25), RECALL: (0.9, 0.9)}
+    scene.values |= {{"loss": LOSS, "recall": RECALL}[name]: value for name, value in values.items()}
+    scene.now = 1000.0
+    scene.reach()
+    for whose in (NEW, OLD):
+        scene.serve(whose, 200)
+    return scene
+
+
+def test_a_metric_is_taken_of_both_versions_in_the_same_time() -> None:
+    scene = measured()
+    assert scene.look().kind == "good"
+    new, old = Observed(REF, 1000.0, scene.now), Observed(OLD_REF, 1000.0, scene.now)
+    assert scene.measured == [(LOSS, new, old), (RECALL, new, old)]
+
+
+def test_a_version_that_is_worse_by_a_metric_is_bad() -> None:
+    verdict = measured(recall=(0.85, 0.9)).look()
+    assert verdict == Verdict(
+        "bad", "its quality.py:recall is 0.85, the old version's 0.9; higher is better, and 0 worse is allowed"
+    )
+    assert measured(loss=(0.36, 0.25)).look().kind == "bad"
+    assert measured(loss=(math.nan, 0.25), recall=(0.85, 0.9)).look().kind == "bad"
+    assert measured(loss=(0.1, 0.25), recall=(1.0, 0.9)).look().kind == "good"
+
+
+def test_a_metric_passes_nothing_that_the_counts_do_not() -> None:
+    scene = Scene(canary(metrics=(LOSS,)))
+    scene.values[LOSS] = (9.0, 0.0)
+    scene.reach()
+    scene.serve(OLD, 1000)
+    scene.serve(NEW, 50)
+    assert scene.look().reason == "the new version has had 50 of the 100 requests that it takes"
+    assert scene.measured == []  # of so few requests it would say nothing
+    scene.serve(NEW, 50, failures=3)
+    scene.values[LOSS] = (0.0, 0.0)
+    assert scene.look().reason.endswith("which may be chance")
+    assert len(scene.measured) == 1
+
+
+def test_a_metric_without_a_value_is_no_verdict() -> None:
+    verdict = measured(loss=(math.nan, 0.25)).look()
+    assert verdict == Verdict("too_little", "quality.py:loss has no value yet: it is nan, of the old version 0.25")
+    assert measured(loss=(0.1, math.inf)).look().kind == "too_little"
+
+
+def test_too_many_errors_in_a_row_end_it() -> None:
+    scene = measured(loss=InvalidInput("the metric quality.py:loss failed: KeyError: 'x'"))
+    for number in range(1, 5):
+        assert scene.look() == Verdict(
+            "too_little", f"the metric quality.py:loss failed: KeyError: 'x' (error {number} of 5 in a row)"
+        )
+    scene.values[LOSS] = (0.3, 0.25)
+    assert scene.look().kind == "good"
+    scene.values[LOSS] = Unavailable("the metric quality.py:loss gave nothing within 30 s")
+    assert [scene.look().kind for _ in range(5)] == [*["too_little"] * 4, "error"]
+
+
+def test_a_slow_metric_holds_up_nobody() -> None:
+    scene, over = measured(), threading.Event()
+    scene.analyst.measure = lambda *_: (0.0, 0.0) if over.wait(60) else (9.0, 0.0)
+    with ThreadPoolExecutor(1) as executor:
+        scene.analyst.executor = executor
+        assert scene.look() == NOT_JUDGED
+        over.set()
+    assert scene.analyst.verdict("production", "digit", scene.deployment, scene.now).kind == "good"
+
+
+def test_a_store_that_is_away_is_no_error_of_a_metric() -> None:
+    scene = measured(loss=StoreError("the store does not answer"))
+    assert {scene.look().kind for _ in range(9)} == {"too_little"}
+
+
+def test_a_rolling_updates_metric_is_that_of_as_much_time_before() -> None:
+    scene = Scene(Strategy(analysis=replace(ANALYSIS, metrics=(LOSS,)), keep_warm_s=60))
+    scene.values[LOSS] = (0.0, 0.0)
+    scene.look()
+    scene.serve(OLD, 200)
+    scene.now = 1000.0
+    scene.reach()
+    scene.serve(NEW, 200)
+    assert scene.look().kind == "good"
+    took = scene.now - 1000.0
+    assert scene.measured == [(LOSS, Observed(REF, 1000.0, scene.now), Observed(OLD_REF, 1000.0 - took, 1000.0))]
 
 
 def test_golden_requests_are_asked_before_anything_else() -> None:

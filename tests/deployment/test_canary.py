@@ -23,6 +23,7 @@ WARM = Strategy(keep_warm_s=60)
 OLD = [replica("a", V1), replica("b", V1)]
 NOW = Moment(1000.0, GOOD)
 BAD = Verdict("bad", "it is slow")
+ERROR = Verdict("error", "quality.py:loss gave nothing")
 LITTLE = Verdict("too_little", "nobody asks")
 
 
@@ -60,6 +61,12 @@ CASES: dict[str, tuple[Deployment, Sequence[Replica], Moment, Plan]] = {
         [*OLD, NEW],
         Moment(1000.0, BAD),
         Plan(frozenset("abc"), (Fail("v1.2.0 is worse than v1.1.0: it is slow"),), 10),
+    ),
+    "what can't be judged is not left there": (
+        rolling(JUDGED, since(1)),
+        [*OLD, NEW],
+        Moment(1000.0, ERROR),
+        Plan(frozenset("abc"), (Fail("v1.2.0 can't be judged: quality.py:loss gave nothing"),), 10),
     ),
     "also while it is paused": (
         rolling(JUDGED, since(1, pause=ASKED)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from modelyard.configuration import ConfigurationManager
 from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.preflight import Memory as FreeMemory
 from modelyard.deployment.preflight import Room
 from modelyard.deployment.promotion import RolloutOptions
 from modelyard.deployment.rollout import describe
@@ -392,7 +394,7 @@ def test_waiting_ends_at_a_pause(bench: Bench) -> None:
 
 def test_a_promotion_without_room_is_refused_before_it_begins(bench: Bench) -> None:
     bench.force("v1.1.0")
-    bench.room = Room(100 * 2**20, 2**30, "by the size of its files", 10)
+    bench.room = Room(FreeMemory(100 * 2**20, 2**30, "by the size of its files"), 10)
     bench.stage("v1.2.0")
     bench.validate("v1.2.0")
     with pytest.raises(Refused, match=r"digit needs one more replica .* --surge 0 --unavailable 1"):
@@ -403,6 +405,17 @@ def test_a_promotion_without_room_is_refused_before_it_begins(bench: Bench) -> N
     narrow = RolloutOptions(surge=0, unavailable=1)
     assert bench.manager.preview("digit", "v1.2.0", rollout=narrow).least == 0
     assert bench.promote("v1.2.0", rollout=narrow).outcome == "running"
+
+
+def test_a_metric_that_can_not_work_is_refused_before_anything_begins(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.stage("v1.2.0")
+    asked = RolloutOptions(metrics=("nowhere.py:loss:lower",))
+    for verb in (bench.promote, partial(bench.manager.preview, "digit")):
+        with pytest.raises(NotFound, match=r"the metric's file nowhere\.py can't be read: No such file"):
+            verb("v1.2.0", rollout=asked)
+    assert bench.validated == 0
+    assert bench.repository.environment("production").get("digit").outcome == "done"
 
 
 def test_a_rollback_is_no_canary(bench: Bench) -> None:

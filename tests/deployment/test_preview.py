@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from modelyard.deployment.preflight import Room, check
+from modelyard.deployment.preflight import Memory, Room, check
 from modelyard.deployment.preview import preview
 from modelyard.errors import Refused
-from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Strategy
+from modelyard.repository import Analysis, CanaryStep, CustomMetric, Deployment, DeploymentSpec, Expected, Strategy
 
 from .builders import V1, V2
 
 GIB = 2**30
+BASIS = "as a running replica does"
 
 
 def asked(strategy: Strategy, replicas: int = 2) -> Deployment:
@@ -51,6 +52,12 @@ def test_a_canary_in_words() -> None:
     )
 
 
+def test_metrics_are_named() -> None:
+    analysis = Analysis(metrics=(CustomMetric("quality.py:loss", "lower"),))
+    seen = preview(asked(Strategy("canary", steps=(CanaryStep(5, 60),), analysis=analysis)))
+    assert "wait 60 s; go on if v1.2.0 is no worse than v1.1.0, also by quality.py:loss, else go back" in seen.steps
+
+
 def test_replicas_kept_warm_count() -> None:
     seen = preview(asked(Strategy(keep_warm_s=30)))
     assert (seen.processes, seen.least) == (4, 2)
@@ -73,13 +80,16 @@ def test_a_first_deployment_and_one_on_demand() -> None:
     assert "load v1.2.0 in the process for models on demand" in preview(asked(Strategy()).ask(V2, spec=pooled)).steps
 
 
-def room(available: float, ports: int = 100) -> Room:
-    return Room(int(available * GIB), GIB, "as a running replica does", ports)
+def room(available: float, ports: int = 100, gpu: float | None = None) -> Room:
+    """GiB of which a replica takes one, and of the GPU's."""
+    memory, there = (Memory(int(each * GIB), GIB, BASIS) for each in (available, gpu or 0))
+    return Room(memory, ports, None if gpu is None else there)
 
 
 def test_what_there_is_room_for() -> None:
     assert check("digit", asked(Strategy()), room(1.0)).processes == 3
-    assert check("digit", asked(Strategy(surge=0, unavailable=1)), room(0)).processes == 2
+    assert check("digit", asked(Strategy(surge=0, unavailable=1)), room(0, gpu=0)).processes == 2
+    assert check("digit", asked(Strategy()), room(1.0, gpu=1.0)).processes == 3
 
 
 @pytest.mark.parametrize(
@@ -96,6 +106,13 @@ def test_what_there_is_room_for() -> None:
         (Strategy(keep_warm_s=60), 2, room(1.5), "digit needs 2 more replicas for a while, which takes 2.0 GiB"),
         (Strategy("canary", steps=(CanaryStep(100, 1),)), 2, room(1.5), "needs 2 more replicas"),
         (Strategy(), 2, room(9, ports=0), "there are ports for 0"),
+        (
+            Strategy(),
+            1,
+            room(9, gpu=0.25),
+            r"which takes 1.0 GiB \(as a running replica does\), and 256 MiB of GPU memory are free; "
+            r"stop something, .* --surge 0 .* \(then nobody answers until the new version is ready\)$",
+        ),
     ],
 )
 def test_what_there_is_no_room_for(strategy: Strategy, replicas: int, there: Room, message: str) -> None:

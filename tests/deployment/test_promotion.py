@@ -9,16 +9,17 @@ import pytest
 
 from modelyard.configuration.sections import Rollout, RolloutAnalysis
 from modelyard.deployment import promotion
-from modelyard.deployment.promotion import RolloutOptions, parse_steps
+from modelyard.deployment.promotion import RolloutOptions, parse_metric, parse_steps
 from modelyard.deployment.suite import Golden, Suite
 from modelyard.errors import Conflict, InvalidInput
-from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Strategy
+from modelyard.repository import Analysis, CanaryStep, CustomMetric, Deployment, DeploymentSpec, Strategy
 
 from .builders import V1, V2, serving
 
 CONFIGURED = {
     "*": Rollout(keep_warm_s=30, surge=2),
     "digit": Rollout(strategy="canary", steps="10,50:resume", bounds=RolloutAnalysis(min_requests=20)),
+    "word": Rollout(metrics=("quality.py:loss:lower",)),
 }
 ANALYSIS = Analysis(min_requests=20)
 STEPS = (CanaryStep(10, 60), CanaryStep(50))
@@ -38,6 +39,25 @@ CASES: dict[str, tuple[dict[str, Any], str, Strategy]] = {
         {"analysis": True},
         "none",
         Strategy(analysis=Analysis(), keep_warm_s=60),
+    ),
+    "a metric makes an analysis": (
+        {"metrics": ("quality.py:loss:lower:0.02", "quality.py:accuracy:higher")},
+        "none",
+        Strategy(
+            analysis=Analysis(
+                metrics=(
+                    CustomMetric("quality.py:loss", "lower", 0.02),
+                    CustomMetric("quality.py:accuracy", "higher"),
+                )
+            ),
+            keep_warm_s=60,
+        ),
+    ),
+    "a configured metric counts where there is an analysis": ({"analysis": False}, "word", Strategy()),
+    "a configured metric": (
+        {"steps": "10"},
+        "word",
+        Strategy("canary", steps=STEPS[:1], analysis=Analysis(metrics=(CustomMetric("quality.py:loss", "lower"),))),
     ),
     "without room": ({"surge": 0, "unavailable": 1}, "none", Strategy(surge=0, unavailable=1)),
 }
@@ -59,6 +79,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"steps": "5,5"}, "give growing percentages"),
     ({"steps": "0,5"}, "give growing percentages"),
     ({"steps": "5,101"}, "give growing percentages"),
+    (
+        {"metrics": ("quality.py:loss:lower",), "analysis": False},
+        "nothing is measured; leave --no-analysis or --metric",
+    ),
+    *(
+        ({"metrics": (text,)}, "is no metric; write FILE.py:FUNCTION:lower or :higher, and how much worse")
+        for text in ("", "quality:loss:lower", "quality.py:loss", "quality.py:loss:less", "quality.py:loss:lower:-1")
+    ),
 ]
 
 
@@ -70,6 +98,13 @@ def test_contradictions_are_refused(options: dict[str, Any], message: str) -> No
 
 def test_steps_with_and_without_times_of_their_own() -> None:
     assert parse_steps("1, 5:0.5,100:resume", 60) == (CanaryStep(1, 60), CanaryStep(5, 0.5), CanaryStep(100))
+
+
+def test_metrics_with_and_without_a_tolerance() -> None:
+    assert parse_metric("teams/ads/quality.py:loss:lower:1e-3") == CustomMetric(
+        "teams/ads/quality.py:loss", "lower", 1e-3
+    )
+    assert parse_metric("quality.py:f1:higher:2.").tolerance == 2.0
 
 
 def test_a_suites_golden_requests_are_part_of_the_analysis() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import pty
+import select
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 import uuid
 import warnings
@@ -71,6 +76,28 @@ class Machine:
             text=True,
             check=False,
         )
+
+    def run_on_terminal(self, *arguments: str) -> str:
+        """The same on a terminal, wide enough for every line; what it was sent, output and errors together."""
+        master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (50, 200))
+        with (
+            subprocess.Popen(
+                self._command(*arguments),
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                env=self._environ | {"TERM": "xterm"},
+                cwd=self.folder,
+            ) as process,
+            os.fdopen(master, "rb", buffering=0) as terminal,
+        ):
+            os.close(slave)
+            written, deadline = b"", time.monotonic() + 60
+            while chunk := _read(terminal, deadline):
+                written += chunk
+        assert process.returncode == 0, written
+        return written.decode()
 
     def kill(self) -> None:
         """`kill -9` of the supervisor alone."""
@@ -168,6 +195,17 @@ class Machine:
 
     def _ended(self) -> bool:
         return self.up is not None and self.up.poll() is not None
+
+
+def _read(terminal: io.FileIO, deadline: float) -> bytes:
+    """What comes next; nothing when the last program has left the terminal."""
+    ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+    assert ready, "the command did not end"
+    try:
+        return terminal.read(65536)
+    except OSError as error:
+        assert error.errno == errno.EIO, error
+        return b""
 
 
 def wait_for(condition: Callable[[], Any], *, what: Callable[[], str] = lambda: "", timeout_s: float = 60) -> None:

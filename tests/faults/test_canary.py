@@ -25,6 +25,12 @@ TWO_STEPS = RolloutOptions(steps="25,50", step_pause_s=0.5)
 BOUNDS = {"bounds": {"min_requests": 50, "interval_s": 0.5, "confidence": 0.95, "latency_factor": 3}}
 PROCESSES, PROMOTIONS = 8, 20
 _PAUSE_S = 0.5
+QUALITY = """
+def error(version):
+    ask = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [2, 2]}
+    [answer] = version.ask({"inputs": [ask]})["outputs"]
+    return abs(answer["data"][0] - 2 * int(version.version.split(".")[1]))
+"""
 
 
 @pytest.fixture
@@ -91,6 +97,35 @@ def test_a_slow_version_is_found(serving: Machine) -> None:
     assert not load.failures
     assert str(serving.deployment().serving) == OLD
     assert len(serving.replicas(OLD)) == 2
+
+
+def test_a_metric_of_ones_own_finds_what_neither_failures_nor_latency_show(serving: Machine) -> None:
+    (serving.folder / "quality.py").write_text(QUALITY)
+    steps = ("--steps", "25,50", "--step-pause", "0.5", "--metric", "quality.py:error:lower:0.5")
+    asked = (*steps, "--force", "--reason", "a test")
+    load = Load(serving.port, serving.model)
+    with load.running():
+        good = serving.run("promote", f"{serving.model}:{NEW}", *asked)
+        assert good.returncode == 0, good
+        assert not load.failures
+        wrong = serving.run("promote", f"{serving.model}:{WRONG}", *asked)
+        serving.wait_for_replicas(NEW, 2)
+    reason = f"{WRONG} is worse than {NEW}: its quality.py:error is 2, the old version's 0; lower is better, and 0.5"
+    assert (wrong.returncode, reason in wrong.stderr) == (1, True), wrong
+    assert whys(serving)[-1].startswith(f"went back: {reason}")
+    assert load.failures and all(f"{serving.model}:{WRONG}@" in failure for failure in load.failures)
+
+
+def test_a_metric_that_is_not_trusted_is_refused(serving: Machine) -> None:
+    (serving.folder / "quality.py").write_text(QUALITY)
+    serving.variables["MODELYARD_SERVING__TRUST_CODE"] = "[]"
+    asked = ("promote", f"{serving.model}:{NEW}", "--metric", "quality.py:error:lower", "--dry-run")
+    refused = serving.run(*asked)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused
+    assert (
+        "the metric quality.py:error is Python code, which is not trusted; read it, then add sha256:" in refused.stderr
+    )
+    assert str(serving.deployment().target) == OLD
 
 
 def test_paused_resumed_and_aborted_by_hand(serving: Machine) -> None:

@@ -47,6 +47,14 @@ KeepWarm = Annotated[
 Analysis = Annotated[
     bool | None, typer.Option("--analysis/--no-analysis", help="Hold the new version against the old one, and judge.")
 ]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="METRIC",
+        help="A function of yours to compare both versions by, with what is better and how much worse is allowed: "
+        "quality.py:error:lower:0.02; may be repeated.",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,6 +75,7 @@ def promote(
     unavailable: Unavailable = None,
     keep_warm: KeepWarm = None,
     analysis: Analysis = None,
+    metric: Metric = None,
     force: Annotated[bool, typer.Option("--force", help="Without evidence or room; needs --reason.")] = False,
     reason: Reason = "",
     wait: Wait = True,
@@ -83,7 +92,7 @@ def promote(
     if verbs:
         _intervene(yard_of(context), ref, verbs[0], reason)
         return
-    options = _options(strategy, steps, step_pause, surge, unavailable, keep_warm, analysis)
+    options = _options(strategy, steps, step_pause, surge, unavailable, keep_warm, analysis, metric)
     yard, (name, version) = yard_of(context), named_version(context, ref)
     wish: dict[str, Any] = {"replicas": replicas, "min_replicas": min_replicas, "rollout": options}
     wish["suite"] = suite_in(suite)
@@ -115,10 +124,13 @@ def _options(
     unavailable: int | None,
     keep_warm_s: float | None,
     analysis: bool | None,
+    metrics: list[str] | None,
 ) -> RolloutOptions:
     from modelyard.deployment.promotion import RolloutOptions
 
-    return RolloutOptions(strategy, steps, step_pause_s, surge, unavailable, keep_warm_s, analysis)
+    return RolloutOptions(
+        strategy, steps, step_pause_s, surge, unavailable, keep_warm_s, analysis, tuple(metrics or ()) or None
+    )
 
 
 def _intervene(yard: Yard, ref: str, verb: str, reason: str) -> None:

@@ -92,6 +92,9 @@ class RolloutAnalysis(_Value):
     max_wait_s: float = Field(900, ge=0, description="how long a step waits for enough requests; then it is paused")
 
 
+MetricText = Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*:(lower|higher)(:[0-9.eE+-]+)?$")]
+
+
 class Rollout(_Value):
     """How a new version of a model takes over in production, where `promote` does not say it."""
 
@@ -107,6 +110,11 @@ class Rollout(_Value):
     keep_warm_s: float = Field(0, ge=0, description="how long old replicas stay ready after the switch")
     analysis: bool | None = Field(None, description="None: for a canary, not for a rolling update")
     bounds: RolloutAnalysis = Field(default_factory=RolloutAnalysis, description="of the analysis")
+    metrics: tuple[MetricText, ...] = Field(
+        (),
+        description="functions of the team's own that both versions are compared by, each with what is better and how "
+        "much worse is allowed: `quality.py:error:lower:0.02`",
+    )
 
 
 Webhook = Annotated[str, Field(pattern=r"^https?://[^/\s@]+(/\S*)?$")]
@@ -128,6 +136,7 @@ SECTIONS: dict[str, TypeAdapter[Any]] = {
 _EXAMPLES = {
     "url": "write an address such as http://10.0.0.1:8080",
     "steps": "write steps such as 5,25:600,50:resume",
+    "metrics": "write each as quality.py:error:lower:0.02",
     "": "write an address such as https://hooks.example.com/modelyard",
 }
 
@@ -185,7 +194,8 @@ def _refusal(section: str, key: str, value: Any, error: ValidationError) -> Inva
         return InvalidInput(f"{section}.{key} can't be {value!r}: {phrase(first)}", remedy="mend it")
     if first["type"] == "string_pattern_mismatch":
         where = ".".join(map(str, (section, key, *filter(None, first["loc"]))))
-        return InvalidInput(f"{where} can't be {first['input']!r}", remedy=_EXAMPLES[str(last)])
+        named = next((step for step in reversed(first["loc"]) if isinstance(step, str)), "")
+        return InvalidInput(f"{where} can't be {first['input']!r}", remedy=_EXAMPLES[named])
     if keys := schema.get("properties"):
         remedy = f"write a JSON object with some of {', '.join(keys)}"
     elif "pattern" in schema:

@@ -10,6 +10,7 @@ _PUBLIC = {
     "Check": "modelyard.deployment.validation",
     "DeploymentManager": "modelyard.deployment.manager",
     "LocalStatus": "modelyard.deployment.manager",
+    "ObservedVersion": "modelyard.deployment.observed",
     "Report": "modelyard.deployment.validation",
     "StagedModel": "modelyard.deployment.checks.custom",
     "Status": "modelyard.deployment.manager",
@@ -20,10 +21,21 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from modelyard.deployment.checks.custom import StagedModel
     from modelyard.deployment.manager import DeploymentManager, LocalStatus, Status
+    from modelyard.deployment.observed import ObservedVersion
     from modelyard.deployment.suite import Suite, read_suite
     from modelyard.deployment.validation import Check, Report
 
-__all__ = ["Check", "DeploymentManager", "LocalStatus", "Report", "StagedModel", "Status", "Suite", "read_suite"]
+__all__ = [
+    "Check",
+    "DeploymentManager",
+    "LocalStatus",
+    "ObservedVersion",
+    "Report",
+    "StagedModel",
+    "Status",
+    "Suite",
+    "read_suite",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,12 +15,15 @@ from modelyard.deployment.analysis import Window, judge
 from modelyard.deployment.canary import GOOD, NOT_JUDGED, Verdict
 from modelyard.deployment.client import ModelClient, message
 from modelyard.deployment.golden import difference
-from modelyard.errors import ModelyardError, Unavailable
+from modelyard.deployment.measuring import Measure, Observed, compared
+from modelyard.errors import ModelyardError, StoreError, Unavailable
 from modelyard.gateway.statistics import Served, Statistics
 from modelyard.refs import ModelRef
-from modelyard.repository import Analysis, Deployment, Expected
+from modelyard.repository import Analysis, CustomMetric, Deployment, Expected
 
 FAULTS = ("engine_error", "replica_failed", "timeout")  # of a version; others are the client's or the gateway's
+
+ERRORS_ALLOWED = 4  # of a metric, one after the other; the default of Argo Rollouts' consecutiveErrorLimit
 
 Ask = Callable[[ModelRef, Sequence[Expected]], str]  # what is wrong with a version's answers; empty: nothing
 
@@ -28,12 +31,13 @@ Ask = Callable[[ModelRef, Sequence[Expected]], str]  # what is wrong with a vers
 @dataclass(slots=True)
 class _Step:
     """One step of one rollout. `begin`: both versions' counts, new and old, when it began; `start`: the old version's
-    when the rollout was first seen."""
+    when the rollout was first seen. `errors`: of its metrics, one after the other."""
 
     name: tuple[str, int]
     start: Window | None = None
     begin: tuple[Window, Window] | None = None
     looks: int = 0
+    errors: int = 0
     last: float = float("-inf")
     verdict: Verdict = NOT_JUDGED
     looking: Future[Verdict] | None = None
@@ -41,10 +45,11 @@ class _Step:
 
 @dataclass(slots=True)
 class RolloutAnalyst:
-    """`statistics` gives the gateway's counts, `ask` asks a version its golden requests."""
+    """`statistics` gives the gateway's counts, `ask` asks a version its golden requests, `measure` takes a metric."""
 
     statistics: Callable[[], Statistics]
     ask: Ask
+    measure: Measure
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(4))
     _steps: dict[tuple[str, str], _Step] = field(default_factory=dict)
 
@@ -77,7 +82,8 @@ class RolloutAnalyst:
         )
         if step.start is None:
             step.start = old
-        if deployment.progress.since is None:
+        since = deployment.progress.since
+        if since is None:
             return NOT_JUDGED
         unseen = canary.step(deployment) == canary.UNSEEN
         if step.begin is None:
@@ -97,7 +103,29 @@ class RolloutAnalyst:
             step.begin = None
             return NOT_JUDGED
         step.looks += 1
-        return judge(did, other, analysis, look=step.looks)
+        found = judge(did, other, analysis, look=step.looks)
+        if found.kind != "bad" and min(did.requests, other.requests) >= analysis.min_requests:
+            measured = self._measured(step, analysis.metrics, *observed(model, deployment, since, step.last))
+            found = found if measured == GOOD else measured
+        return found
+
+    def _measured(self, step: _Step, metrics: Sequence[CustomMetric], new: Observed, old: Observed) -> Verdict:
+        """What the metrics say. A value that can't be had is no verdict; too many of them in a row are an error."""
+        found = GOOD
+        try:
+            for metric in metrics:
+                verdict = compared(metric, *self.measure(metric, new, old))
+                if verdict.kind == "bad":
+                    return verdict
+                found = verdict if found == GOOD else found
+        except StoreError:
+            raise  # it says nothing about the metric
+        except (ModelyardError, OSError) as error:
+            step.errors += 1
+            reason = f"{error} (error {step.errors} of {ERRORS_ALLOWED + 1} in a row)"
+            return Verdict("error" if step.errors > ERRORS_ALLOWED else "too_little", reason)
+        step.errors = 0
+        return found
 
     def _wrong(self, model: str, deployment: Deployment, analysis: Analysis) -> str:
         """What is wrong with the answers to the golden requests, which are asked in a rollout's first step."""
@@ -105,6 +133,14 @@ class RolloutAnalyst:
         if target is None or deployment.progress.step or not analysis.golden:
             return ""
         return self.ask(ModelRef(model, target.version, digest=target.digest), analysis.golden)
+
+
+def observed(model: str, deployment: Deployment, since: float, now: float) -> tuple[Observed, Observed]:
+    """The new version since it has its step's share, and the old one in the same time; where it had no requests then,
+    in as much time before."""
+    old, new = deployment.refs(model)
+    begin, end = (since, now) if canary.share_step(deployment) else (2 * since - now, since)
+    return Observed(new, since, now), Observed(old, begin, end)
 
 
 def window(statistics: Statistics, served: Served) -> Window:

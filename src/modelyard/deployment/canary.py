@@ -16,9 +16,9 @@ from modelyard.repository import CanaryStep, Deployment
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an analysis says of the step so far. `too_little`: it can't tell (yet)."""
+    """What an analysis says of the step so far. `too_little`: it can't tell (yet); `error`: it never will."""
 
-    kind: Literal["good", "bad", "too_little"]
+    kind: Literal["good", "bad", "too_little", "error"]
     reason: str = ""
 
 
@@ -54,7 +54,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Worse:
-    """The target is worse than what serves."""
+    """The target is worse than what serves, or nobody can tell; in words."""
 
     reason: str
 
@@ -123,8 +123,9 @@ def next_move(deployment: Deployment, moment: Moment, *, reached: bool) -> Reach
     if progress.since is None:
         return Reach() if reached else None
     verdict = moment.verdict if analysis else GOOD
-    if verdict.kind == "bad":
-        return Worse(verdict.reason)
+    if verdict.kind in ("bad", "error"):
+        found = f"is worse than {deployment.serving}" if verdict.kind == "bad" else "can't be judged"
+        return Worse(f"{deployment.target} {found}: {verdict.reason}")
     over = moment.now - progress.since - (now.pause_s or 0.0)
     if progress.pause or (over < 0 and not progress.released):
         return None

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from modelyard import defaults
 from modelyard.configuration import ConfigurationManager
-from modelyard.deployment import preflight, promotion
+from modelyard.deployment import measuring, preflight, promotion
 from modelyard.deployment.crashes import crashes
 from modelyard.deployment.facts import engine_of
 from modelyard.deployment.gate import Gate, ValidationPlan
@@ -23,6 +23,7 @@ from modelyard.deployment.preview import Preview, preview
 from modelyard.deployment.promotion import AS_CONFIGURED, RolloutOptions, Size
 from modelyard.deployment.rollout import describe, wait_for_rollout
 from modelyard.deployment.suite import Suite
+from modelyard.deployment.suites import Files
 from modelyard.deployment.validation import Report
 from modelyard.errors import Conflict, NotFound, Refused, Unavailable
 from modelyard.refs import ModelRef, parse_name
@@ -168,6 +169,7 @@ class DeploymentManager:
         if not force:
             self._not_yanked(version)
         self._signatures.require(version, "production")
+        strategy = self._strategy(version, rollout, suite)  # what is wrong with it is said before anything is asked
         evidence = "forced" if force else self._gate().proof(version, suite)
         why = f"promote {version.name}:{version.version}" + (f", forced: {reason}" if force else "")
         why += f": {reason}" if reason and not force else ""
@@ -176,7 +178,7 @@ class DeploymentManager:
             "production",
             _pin(version),
             why=why,
-            size=Size(replicas, min_replicas, self._strategy(version.name, rollout, suite)),
+            size=Size(replicas, min_replicas, strategy),
             wait=wait,
             evidence=evidence,
             room=None if force else self._local.room(version),
@@ -195,7 +197,7 @@ class DeploymentManager:
         """What promoting a version takes, if everything goes well; nothing is changed or validated. Raises Refused when
         there is no room for it."""
         version = self.repo.resolve(f"{model_name}:{model_version}")
-        size = Size(replicas, min_replicas, self._strategy(version.name, rollout, suite))
+        size = Size(replicas, min_replicas, self._strategy(version, rollout, suite))
         size.check()
         now = self.repo.environment("production").get(version.name)
         asked = now.ask(_pin(version), spec=size.spec(now, self._settings.deployment.replicas))
@@ -301,13 +303,17 @@ class DeploymentManager:
             raise Refused(f"{version.name}:{version.version} is yanked: {why}", remedy="choose another version")
         return version
 
-    def _strategy(self, model: str, options: RolloutOptions, suite: Suite | None) -> Strategy:
-        found = promotion.strategy(options, self._configuration.parsed("rollout"), model, suite)
+    def _strategy(self, version: ModelVersion, options: RolloutOptions, suite: Suite | None) -> Strategy:
+        found = promotion.strategy(options, self._configuration.parsed("rollout"), version.name, suite)
         if self._target == "kubernetes" and (found.kind == "canary" or found.analysis or found.keep_warm_s):
             raise Refused(
                 "on Kubernetes there are rolling updates only, without analysis and without replicas kept warm",
                 remedy="give --strategy rolling --no-analysis --keep-warm 0",
             )
+        if analysis := found.analysis:
+            files = Files(self.repo, version, "the rollout's metrics", elsewhere=True)
+            metrics = measuring.prepared(analysis.metrics, version, files, self._settings.serving.trust_code)
+            found = replace(found, analysis=replace(analysis, metrics=metrics))
         return found
 
     def _intervene(self, name: str, verb: str, reason: str, change: Callable[[Deployment], Deployment]) -> Deployment:

@@ -234,7 +234,7 @@ def _progress(deployment: Deployment, moment: Moment, *, reached: bool, there: b
     rolling = canary.share_step(deployment) is None
     move = canary.next_move(deployment, moment, reached=there if rolling else reached)
     if isinstance(move, Worse):
-        return [Fail(f"{deployment.target} is worse than {deployment.serving}: {move.reason}")]
+        return [Fail(move.reason)]
     paused = deployment.under_way and deployment.progress.pause
     if there and not paused and (canary.step(deployment) is None or (last and isinstance(move, Advance))):
         return [Finish()]

@@ -13,14 +13,22 @@ from modelyard.repository import Deployment
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What a machine has left for a version: bytes of memory that are `available`, bytes that one `replica` will take,
-    and how that is known (`basis`); `ports` for so many more processes."""
+class Memory:
+    """Bytes that are `available`, bytes that one `replica` of a version will take, and how that is known (`basis`)."""
 
     available: int
     replica: int
     basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a machine has left for a version: memory, `ports` for so many more processes, and memory of its GPUs where
+    the version runs on one."""
+
+    memory: Memory
     ports: int
+    gpu: Memory | None = None
 
 
 def check(model: str, asked: Deployment, room: Room) -> Preview:
@@ -32,12 +40,13 @@ def check(model: str, asked: Deployment, room: Room) -> Preview:
             f"{model} needs {more} more replicas for a while, and there are ports for {room.ports}",
             remedy=_remedy(asked, seen, "give deployment.ports a wider range"),
         )
-    if more * room.replica > room.available:
-        raise Refused(
-            f"{model} needs {_count(more)} for a while, which takes {_size(more * room.replica)} ({room.basis}), "
-            f"and {_size(room.available)} of memory are free",
-            remedy=_remedy(asked, seen, "stop something, or take fewer --replicas"),
-        )
+    for memory, kind in ((room.memory, "memory"), (room.gpu, "GPU memory")):
+        if memory and more * memory.replica > memory.available:
+            raise Refused(
+                f"{model} needs {_count(more)} for a while, which takes {_size(more * memory.replica)} "
+                f"({memory.basis}), and {_size(memory.available)} of {kind} are free",
+                remedy=_remedy(asked, seen, "stop something, or take fewer --replicas"),
+            )
     return seen
 
 

@@ -155,8 +155,11 @@ def _wait(deployment: Deployment) -> str:
     if step.weight == 0:
         return f"ask {deployment.target} the golden requests; go back if an answer is wrong"
     how = "wait until somebody resumes" if step.pause_s is None else f"wait {step.pause_s:g} s"
-    judged = f"; go on if {deployment.target} is no worse than {deployment.serving}, else go back" if analysis else ""
-    return how + judged
+    if analysis is None:
+        return how
+    metrics = ", ".join(metric.check for metric in analysis.metrics)
+    also = f", also by {metrics}" if metrics else ""
+    return f"{how}; go on if {deployment.target} is no worse than {deployment.serving}{also}, else go back"
 
 
 def _grouped(words: list[str]) -> list[str]:

@@ -15,9 +15,19 @@ from modelyard.configuration.sections import ANY_MODEL, Rollout
 from modelyard.deployment.spec import changed
 from modelyard.deployment.suite import Suite
 from modelyard.errors import Conflict, InvalidInput
-from modelyard.repository import Analysis, CanaryStep, Deployment, DeploymentSpec, Expected, Pause, Strategy
+from modelyard.repository import (
+    Analysis,
+    CanaryStep,
+    CustomMetric,
+    Deployment,
+    DeploymentSpec,
+    Expected,
+    Pause,
+    Strategy,
+)
 
 _STEP = re.compile(r"(\d+)(?::(\d+(?:\.\d+)?|resume))?")
+_METRIC = re.compile(r"([^:]+\.py:[A-Za-z_]\w*):(lower|higher)(?::(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?))?")
 _WARM_S = 60.0  # what an analysed rolling update keeps the old replicas for, unless somebody says so
 _GOLDEN_LIMIT = 256 * 1024  # characters, as each entry of the journal holds them
 
@@ -25,7 +35,7 @@ _GOLDEN_LIMIT = 256 * 1024  # characters, as each entry of the journal holds the
 @dataclass(frozen=True, slots=True)
 class RolloutOptions:
     """What a promotion says about its rollout; None: as configured. `steps`: percentages, each with its seconds or
-    `resume` if it has them, such as `5:60,25:600,50:resume`."""
+    `resume` if it has them, such as `5:60,25:600,50:resume`; `metrics`: each as `quality.py:mean_error:lower:0.02`."""
 
     strategy: Literal["rolling", "canary"] | None = None
     steps: str | None = None
@@ -34,6 +44,7 @@ class RolloutOptions:
     unavailable: int | None = None
     keep_warm_s: float | None = None
     analysis: bool | None = None
+    metrics: tuple[str, ...] | None = None
 
 
 AS_CONFIGURED = RolloutOptions()
@@ -71,14 +82,19 @@ class Size:
 def strategy(
     options: RolloutOptions, configured: Mapping[str, Rollout], model: str, suite: Suite | None = None
 ) -> Strategy:
-    """The strategy of a promotion. Raises InvalidInput for options that contradict each other."""
+    """The strategy of a promotion; the files of its metrics are read elsewhere. Raises InvalidInput for options that
+    contradict each other."""
     base = configured.get(model) or configured.get(ANY_MODEL) or Rollout()
     said = {f.name: getattr(options, f.name) for f in fields(options)}
     if options.strategy is None and (options.steps or options.step_pause_s is not None):
         said["strategy"] = "canary"
+    if options.metrics and options.analysis is None:
+        said["analysis"] = True
     rules = base.model_copy(update={name: value for name, value in said.items() if value is not None})
     if rules.strategy == "rolling" and (options.steps or options.step_pause_s is not None):
         raise InvalidInput("a rolling update has no steps", remedy="use --strategy canary, or leave --steps out")
+    if options.metrics and not rules.analysis:
+        raise InvalidInput("without an analysis nothing is measured", remedy="leave --no-analysis or --metric out")
     if rules.surge + rules.unavailable < 1:
         raise InvalidInput(
             "with no replica beyond those wanted and none that may be missing, nothing can be replaced",
@@ -103,6 +119,18 @@ def parse_steps(text: str, pause_s: float) -> tuple[CanaryStep, ...]:
     if weights != sorted(set(weights)) or not 1 <= weights[0] <= weights[-1] <= 100:
         raise InvalidInput(f"{text} are no steps of a canary", remedy="give growing percentages from 1 to 100")
     return tuple(steps)
+
+
+def parse_metric(text: str) -> CustomMetric:
+    """Raises InvalidInput for what is none."""
+    found = _METRIC.fullmatch(text.strip())
+    if found is None:
+        raise InvalidInput(
+            f"{text!r} is no metric",
+            remedy="write FILE.py:FUNCTION:lower or :higher, and how much worse is allowed: quality.py:loss:lower:0.02",
+        )
+    check, better, tolerance = found.groups()
+    return CustomMetric(check, "lower" if better == "lower" else "higher", float(tolerance or 0))
 
 
 def back(spec: DeploymentSpec) -> Strategy:
@@ -141,7 +169,10 @@ def _need_rollout(now: Deployment, model: str) -> None:
 
 def _analysis(rules: Rollout, suite: Suite | None) -> Analysis | None:
     wanted = rules.analysis if rules.analysis is not None else rules.strategy == "canary"
-    return Analysis(**rules.bounds.model_dump(), golden=_golden(suite)) if wanted else None
+    if not wanted:
+        return None
+    metrics = tuple(parse_metric(text) for text in rules.metrics)
+    return Analysis(**rules.bounds.model_dump(), golden=_golden(suite), metrics=metrics)
 
 
 def _golden(suite: Suite | None) -> tuple[Expected, ...]:

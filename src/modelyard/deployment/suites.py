@@ -44,7 +44,7 @@ class Suites:
         for key in (version.name, f"{TASK}{version.model.task}"):
             if key in section:
                 where = f"{SECTION}.{key} of the configuration"
-                files = _Files(self.repository, version, where, elsewhere=True)
+                files = Files(self.repository, version, where, elsewhere=True)
                 return Chosen(parse_suite(section[key], where, files), where)
         if any(file.path == FILE for file in version.files):
             return Chosen(self._beside(version), f"{FILE} of the version")
@@ -52,14 +52,14 @@ class Suites:
 
     def _beside(self, version: ModelVersion) -> Suite:
         where = f"{FILE} of {version.name}:{version.version}"
-        files = _Files(self.repository, version, where)
+        files = Files(self.repository, version, where)
         return parse_suite(read_document(files(FILE, None), where), where, files)
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
-    """Where a suite's other files lie that has no folder of its own: in the version, by their sha256 or path; of one
-    in the configuration also on this machine."""
+class Files:
+    """Where the other files lie of what has no folder of its own: in the version, by their sha256 or path; with
+    `elsewhere` also on this machine."""
 
     repository: ModelRepository
     version: ModelVersion

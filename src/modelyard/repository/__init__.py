@@ -4,11 +4,20 @@ from modelyard.repository.environments import Deployment, DeploymentSpec, Enviro
 from modelyard.repository.evidence import Evidence, EvidenceJournal
 from modelyard.repository.manifest import Inspection, ModelInfo, ModelVersion
 from modelyard.repository.repository import ModelRepository
-from modelyard.repository.strategies import Analysis, CanaryStep, Expected, Pause, Progress, Strategy
+from modelyard.repository.strategies import (
+    Analysis,
+    CanaryStep,
+    CustomMetric,
+    Expected,
+    Pause,
+    Progress,
+    Strategy,
+)
 
 __all__ = [
     "Analysis",
     "CanaryStep",
+    "CustomMetric",
     "Deployment",
     "DeploymentSpec",
     "Environment",

@@ -5,6 +5,7 @@ Values of the environments' journals. Carrying a strategy out is the deployment 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +34,22 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
+class CustomMetric:
+    """A number that a function of the team's own gives for each version. `check` is its file and name, such as
+    `quality.py:mean_error`, `source` what the file holds. The new version's number may be worse by `tolerance`, in the
+    metric's own unit."""
+
+    check: str
+    better: Literal["lower", "higher"]
+    tolerance: float = 0.0
+    source: str = ""
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{hashlib.sha256(self.source.encode()).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """What the new version is held against while both answer.
 
@@ -40,7 +57,8 @@ class Analysis:
     its rate of failures may be. Its latency at `percentile` may be `latency_factor` times the old version's.
     `confidence`: of a judgement that it is worse. `interval_s`: between two looks. `max_wait_s`: how long a step waits
     beyond its pause for enough requests before it is paused. `golden` is asked of the new version before it gets any
-    other request, as long as there is room for a replica that gets none.
+    other request, as long as there is room for a replica that gets none. `metrics` are taken of both versions once each
+    has answered `min_requests`.
     """
 
     min_requests: int = 100
@@ -51,6 +69,7 @@ class Analysis:
     interval_s: float = 5.0
     max_wait_s: float = 900.0
     golden: tuple[Expected, ...] = ()
+    metrics: tuple[CustomMetric, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from modelyard.deployment.pools import PoolProcess
 from modelyard.deployment.targets import logs as log_files
 from modelyard.deployment.targets import pool_client
 from modelyard.deployment.targets.launch import Launch, Launcher, PoolLauncher
-from modelyard.deployment.targets.memory import Key, MemoryWatch, resident
+from modelyard.deployment.targets.memory import Key, MemoryWatch
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import StoreError, Unavailable
 from modelyard.refs import ModelRef
@@ -152,15 +152,10 @@ class LocalTarget:
         """Every replica as its supervisor last saw it; changes nothing, so any process may ask."""
         return [record.replica() for record in self._records.all() if record.model]
 
-    def peek_memory(self, model: str) -> dict[Pin, int]:
-        """What a replica of each running version of a model takes, in bytes, with the processes it has started."""
-        found: dict[Pin, int] = {}
-        for record in self._records.all():
-            process = _process(record) if record.model == model and record.ready else None
-            if process:
-                pin = record.replica().pin
-                found[pin] = max(found.get(pin, 0), resident(process))
-        return found
+    def peek_processes(self, model: str) -> list[tuple[Pin, psutil.Process]]:
+        """The processes of a model's ready replicas, each with its version."""
+        ready = [record for record in self._records.all() if record.model == model and record.ready]
+        return [(record.replica().pin, process) for record in ready if (process := _process(record))]
 
     def free_ports(self) -> int:
         """How many more processes may listen, as far as this target knows."""

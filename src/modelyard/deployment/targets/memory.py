@@ -39,10 +39,17 @@ def parse_quantity(text: str) -> int:
 def resident(process: psutil.Process) -> int:
     """What it and the processes that it has started hold in memory, in bytes."""
     total = 0
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        for each in (process, *process.children(recursive=True)):
+    for each in tree(process):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             total += int(each.memory_info().rss)
     return total
+
+
+def tree(process: psutil.Process) -> list[psutil.Process]:
+    """It and the processes that it has started; none when it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 @dataclass(slots=True)
