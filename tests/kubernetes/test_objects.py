@@ -61,6 +61,11 @@ def test_there_are_never_fewer_replicas_than_before() -> None:
     assert by_kind(strategy="recreate")["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
+def test_an_old_one_goes_when_a_new_one_has_been_ready_for_a_while() -> None:
+    assert by_kind()["Deployment"]["spec"]["minReadySeconds"] == 10
+    assert by_kind(cluster=settings(min_ready_s=60))["Deployment"]["spec"]["minReadySeconds"] == 60
+
+
 def test_a_pod_has_no_rights_that_it_does_not_need() -> None:
     spec = pod_spec()
 
@@ -139,6 +144,7 @@ def test_a_new_rollout_of_the_same_changes_no_pod() -> None:
         (DeploymentSpec(min_replicas=0), "i", "on demand"),
         (DeploymentSpec(replicas=3, max_replicas=2), "i", "at most 2 replicas are less than the 3"),
         (DeploymentSpec(max_replicas=2), "i", "give resources.cpu"),
+        (DeploymentSpec(progress_deadline_s=10), "i", "can't end within its deadline of 10 s"),
     ],
 )
 def test_what_no_cluster_could_run_is_refused(spec: DeploymentSpec, image: str | None, said: str) -> None:
