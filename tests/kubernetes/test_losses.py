@@ -25,7 +25,7 @@ CUT_OFF = ("ReadError", "RemoteProtocolError")
 def test_a_node_is_lost(site: Site, second_node: Kubelet) -> None:
     """From the node's silence to what is started in its place, and to its return."""
     site.begin(replicas=2)
-    assert sorted(map(node, site.pods(OLD))) == ["node-1", "node-2"]  # the scheduler's doing
+    assert sorted(map(node, site.pods(OLD))) == ["node-1", "node-2"]
     (lost,) = (pod for pod in site.pods(OLD) if node(pod) == "node-2")
     address = f'"{lost.status and lost.status.podIP}"'
     with site.load() as load:
@@ -80,8 +80,8 @@ def node(pod: Pod) -> str:
     return str(pod.spec and pod.spec.nodeName)
 
 
-def uids(site: Site) -> set[str | None]:
-    return {pod.metadata and pod.metadata.uid for pod in site.pods(OLD)}
+def uids(site: Site) -> set[str]:
+    return {str(pod.metadata and pod.metadata.uid) for pod in site.pods(OLD)}
 
 
 def untold(load: Load) -> list[str]:

@@ -89,6 +89,15 @@ def test_files_come_by_digest_before_the_engine_starts() -> None:
     assert spec["initContainers"][0]["volumeMounts"] == spec["containers"][0]["volumeMounts"]
 
 
+def test_replicas_of_one_version_go_to_different_nodes() -> None:
+    (wish,) = pod_spec()["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    labels = by_kind()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+
+    assert wish["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    selected = wish["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selected == {key: labels[key] for key in ("app.kubernetes.io/instance", "app.kubernetes.io/version")}
+
+
 def test_requests_under_way_have_time_to_end() -> None:
     (server,) = pod_spec()["containers"]
 
