@@ -38,7 +38,7 @@ def missing() -> str:
 
 
 class ControlPlane:
-    """`kubeconfig` leads to it, to `port`; the API server can be ended and started again."""
+    """`kubeconfig` leads to it, to `port`; the API server may be taken away for a while."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,14 +52,23 @@ class ControlPlane:
         self._write_files()
         try:
             self._start_etcd()
-            self.start_api_server()
+            self._start_api_server()
             self._start_controllers()
             yield self
         finally:
             for name in reversed(list(self._running)):
                 self._stop(name)
 
-    def start_api_server(self) -> None:
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """The API server is gone, at once, until the block ends."""
+        self._stop("kube-apiserver", patience_s=0)
+        try:
+            yield
+        finally:
+            self._start_api_server()
+
+    def _start_api_server(self) -> None:
         self._start(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{self._etcd}",
@@ -72,19 +81,6 @@ class ControlPlane:
             *(f"--default-{why}-toleration-seconds={_EVICTION_S}" for why in ("not-ready", "unreachable")),
         )
         self._await(f"https://127.0.0.1:{self.port}/readyz")
-
-    def stop_api_server(self) -> None:
-        """Gone at once, as with its machine."""
-        self._stop("kube-apiserver", patience_s=0)
-
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """The API server is gone until the block ends."""
-        self.stop_api_server()
-        try:
-            yield
-        finally:
-            self.start_api_server()
 
     def _start_etcd(self) -> None:
         client, peer = f"http://127.0.0.1:{self._etcd}", f"http://127.0.0.1:{self._peer}"

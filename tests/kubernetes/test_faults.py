@@ -131,10 +131,9 @@ def test_an_api_server_that_is_away_for_a_while(
     wait_for(trouble)
     told: list[str] = []
     watching = threading.Thread(target=lambda: told.append(rollouts.watch("digits-production", timeout_s=3)))
-    plane.stop_api_server()
-    watching.start()
-    wait_for(lambda: "it is asked again" in caplog.text)
-    plane.start_api_server()
+    with plane.away():
+        watching.start()
+        wait_for(lambda: "it is asked again" in caplog.text)
     watching.join()
 
     assert "not done after 3 s: pod digits-production-" in told[0]

@@ -67,9 +67,8 @@ def test_a_version_that_never_gets_ready_and_one_that_crashes(
             site.promote(CRASHING)
         assert "out of luck" in site.status().reason
         wait_for(lambda: not site.pods(CRASHING), what=site.log)
-        failed = len(load.failed)
         load.goes_on()
-    assert len(load.failed) == failed
+    assert len(load.failed) <= 2 * load.threads, load.failed  # what it had in hand, both times
     assert untold(load) == []
     assert load.answered[f"{MODEL}:{CRASHING}"] >= REQUESTS
     assert str(site.now().serving) == OLD
