@@ -105,7 +105,10 @@ def test_some_troubles_end_it_before_the_deadline() -> None:
 
 
 def test_the_worst_of_a_models_pods_is_told() -> None:
-    own: dict[str, Any] = {"labels": {"modelyard/environment": "production"}, "annotations": {"modelyard/model": "digits"}}
+    own: dict[str, Any] = {
+        "labels": {"modelyard/environment": "production"},
+        "annotations": {"modelyard/model": "digits"},
+    }
     silent = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
     lost = pod(conditions=silent, containers=[{"ready": True}], **own)
 
