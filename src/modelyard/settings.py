@@ -219,6 +219,9 @@ class KubernetesSettings(_Section):
     drain_delay_s: int = Field(
         5, ge=0, le=300, description="how long a pod that is to end goes on answering, until every gateway knows"
     )
+    min_ready_s: int = Field(
+        10, ge=0, description="how long a new replica must have been ready before an old one may go"
+    )
     progress_deadline_s: int = Field(600, ge=1, description="a rollout on which nothing moved for so long has failed")
     request_timeout_s: float = Field(10, gt=0, description="how long one request to the API server may take")
     patience_s: float = Field(120, ge=0, description="how long an API server that is away is asked again")

@@ -15,11 +15,13 @@ from lightkube.resources.core_v1 import Namespace, Secret
 
 from modelyard import Yard
 from modelyard.settings import load_settings
+from ports import free_port
 
 from . import control_plane
 from .control_plane import ControlPlane
 from .kubelet import Kubelet
-from .models import KEY, SECRET
+from .models import KEY, SECRET, register
+from .site import NEW, OLD, Site
 
 IMAGE = "modelyard:test"
 
@@ -37,6 +39,15 @@ def kubelet(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> It
     kubelet.images.add(IMAGE)
     with kubelet.running():
         yield kubelet
+
+
+@pytest.fixture
+def second_node(plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iterator[Kubelet]:
+    """Beside the first one."""
+    second = Kubelet(plane.kubeconfig, tmp_path / "node", "node-2")
+    second.images |= kubelet.images
+    with second.running():
+        yield second
 
 
 @pytest.fixture
@@ -72,6 +83,7 @@ def cluster_variables(
         "KUBERNETES__IMAGE": IMAGE,
         "KUBERNETES__STORE_SECRET": "store",
         "KUBERNETES__DRAIN_DELAY_S": 1,
+        "KUBERNETES__MIN_READY_S": 0,
         "KUBERNETES__CACHE": "hostPath:/var/cache/modelyard",
     }
     for name, setting in values.items():
@@ -81,6 +93,17 @@ def cluster_variables(
 @pytest.fixture
 def cluster_yard(cluster_variables: None) -> Yard:
     return Yard(load_settings())
+
+
+@pytest.fixture
+def site(cluster_variables: None, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Nothing runs yet; `classifier` is registered as OLD and NEW."""
+    monkeypatch.setenv("MODELYARD_GATEWAY__PORT", str(free_port()))
+    site = Site(tmp_path, Yard(load_settings()), kubelet)
+    for number, version in enumerate((OLD, NEW)):
+        register(site.yard.repository, tmp_path, version, number + 1.0)
+    with site.open():
+        yield site
 
 
 def client(plane: ControlPlane, namespace: str | None = None) -> Client:

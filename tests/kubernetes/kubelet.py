@@ -1,7 +1,8 @@
 """A small kubelet: pods bound to its node run as processes of this machine, each at an address of its own.
 
 It does what a rollout depends on: images that are there or not, init containers, environment, probes, restarts,
-preStop, grace period, status. Volumes are folders; paths below a mount are rewritten, since there are no namespaces.
+preStop, grace period, status, the node's sign of life. Volumes are folders; paths below a mount are rewritten, since
+there are no namespaces.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -24,12 +26,13 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Node, Pod
 from lightkube.types import PatchType
 
-from .pod_runner import PodRunner
+from .pod_runner import PodRunner, now
 
 # Of several test processes each has addresses of its own.
 _NETWORK = 77 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 POLL_S = 0.05
+_ALIVE_S = 1.0  # between two signs of life; 10 for a kubelet
 _addresses = itertools.count(1)
 
 
@@ -43,50 +46,79 @@ class Kubelet:
         self._client = Client(KubeConfig.from_file(kubeconfig).get(), timeout=httpx2.Timeout(5))
         self._folder = folder
         self._runners: dict[str, PodRunner] = {}
-        self._stop = threading.Event()
         self._bin = _programs(folder / "bin")
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._told = float("-inf")
+        self._dead: list[socket.socket] = []
 
     @contextmanager
     def running(self) -> Iterator[Kubelet]:
         self._register()
-        thread = threading.Thread(target=self._loop, daemon=True)
-        thread.start()
+        self._start()
         try:
             yield self
         finally:
-            self._stop.set()
-            thread.join()
-            for runner in self._runners.values():
-                runner.kill()
-            for runner in self._runners.values():
-                runner.join()
+            self._end()
+            self._free_addresses()
+            self._client.delete(Node, self.name)
             self._client.close()
 
     def die(self) -> None:
-        """As a node that loses its power: its processes are gone, and nobody says so."""
-        self._stop.set()
-        for runner in self._runners.values():
-            runner.kill()
+        """As a node that loses its power: its processes are gone, who connects to its addresses waits in vain, and
+        nobody tells the API server. Connections there are, however, end at once."""
+        addresses = [runner.address for runner in self._runners.values()]
+        self._end()
+        self._dead = [each for address in addresses for each in _silent(address)]
+
+    def come_back(self) -> None:
+        """With nothing of what ran on it."""
+        self._free_addresses()
+        self._start()
 
     def log(self) -> str:
         """What all containers have printed."""
         logs = sorted(self._folder.glob("pods/*/*.log"))
         return "\n".join(f"==> {path}\n{path.read_text(errors='replace')[-2000:]}" for path in logs)
 
+    def _start(self) -> None:
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+        self._thread.start()
+
+    def _end(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+        for runner in self._runners.values():
+            runner.kill()
+        for runner in self._runners.values():
+            runner.join()
+        self._runners.clear()
+
+    def _free_addresses(self) -> None:
+        for each in self._dead:
+            each.close()
+        self._dead = []
+
     def _register(self) -> None:
         with_labels = ObjectMeta(name=self.name, labels={"kubernetes.io/hostname": self.name})
         self._client.create(Node(metadata=with_labels))
-        status: dict[str, Any] = {
-            "capacity": self._allocatable,
-            "allocatable": self._allocatable,
-            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "ready"}],
-        }
-        self._client.patch(Node.Status, self.name, {"status": status}, patch_type=PatchType.STRATEGIC)
+        self._tell()
         self._client.patch(Node, self.name, {"spec": {"taints": None}}, patch_type=PatchType.MERGE)
+
+    def _tell(self) -> None:
+        """That the node is well."""
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now()}
+        status = {"capacity": self._allocatable, "allocatable": self._allocatable, "conditions": [ready]}
+        self._client.patch(Node.Status, self.name, {"status": status}, patch_type=PatchType.STRATEGIC)
+        self._told = time.monotonic()
 
     def _loop(self) -> None:
         while not self._stop.wait(POLL_S):
             try:
+                if time.monotonic() - self._told > _ALIVE_S:
+                    self._tell()
                 self._look()
             except (httpx2.HTTPError, ApiError):
                 continue  # the API server is away; pods go on
@@ -105,10 +137,20 @@ class Kubelet:
                 runner = PodRunner(self._client, pod, ip, folder, self._bin, self.images)
                 self._runners[uid] = runner
                 runner.start()
+            runner.seen(pod)
             if pod.metadata.deletionTimestamp:
                 runner.end(pod.metadata.deletionGracePeriodSeconds or 0)
         for uid in set(self._runners) - there:
             self._runners.pop(uid).kill()
+
+
+def _silent(address: tuple[str, int]) -> list[socket.socket]:
+    """Sockets that keep an address from answering: one listens, the other one fills its queue."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(0)
+    return [listener, socket.create_connection(address)]
 
 
 def _programs(folder: Path) -> Path:

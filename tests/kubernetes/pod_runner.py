@@ -11,14 +11,16 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from lightkube import ApiError, Client
+from lightkube.core.resource import NamespacedResource
 from lightkube.resources.core_v1 import ConfigMap, Pod, Secret
 from lightkube.types import PatchType
 
 Document = dict[str, Any]
+R = TypeVar("R", bound=NamespacedResource)
 _TICK_S = 0.02
 _BACKOFF_S = 0.3  # for a kubelet's ten seconds
 
@@ -39,7 +41,20 @@ class PodRunner(threading.Thread):
             "containerStatuses": [_waiting(c, "PodInitializing") for c in self._spec["containers"]],
         }
         self._environment: dict[str, str] = {}
+        self._conditions: dict[str, Document] = {}
         self._phase, self._reported = "Pending", ""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where its container is asked."""
+        return self._ip, self._spec["containers"][0]["ports"][0]["containerPort"]
+
+    def seen(self, pod: Pod) -> None:
+        """As the API server has it. What somebody else has said about it is said anew."""
+        conditions = (pod.status.conditions if pod.status else None) or []
+        ready = next((each.status for each in conditions if each.type == "Ready"), None)
+        if ready is not None and ready != self._ready():
+            self._reported = ""
 
     def end(self, grace_s: float) -> None:
         """As the API server asks for it."""
@@ -55,7 +70,7 @@ class PodRunner(threading.Thread):
     def run(self) -> None:
         try:
             self._run()
-        except (ApiError, httpx2.HTTPError):  # its namespace is gone, or the API server
+        except httpx2.HTTPError:  # its namespace is gone, or it was killed while the API server was away
             self.kill()
 
     def _run(self) -> None:
@@ -155,7 +170,7 @@ class PodRunner(threading.Thread):
             self._process = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder
             )
-        status["state"] = {"running": {"startedAt": _now()}}
+        status["state"] = {"running": {"startedAt": now()}}
         self._report()
         return self._process
 
@@ -163,15 +178,15 @@ class PodRunner(threading.Thread):
         said = self._log(container).read_text(errors="replace")[-2000:]
         code = code if code >= 0 else 128 - code
         ended = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": said if code else ""}
-        status["state"] = {"terminated": ended | {"startedAt": _now(), "finishedAt": _now()}}
+        status["state"] = {"terminated": ended | {"startedAt": now(), "finishedAt": now()}}
         status["ready"] = code == 0 and container in self._spec.get("initContainers", [])
         status["started"] = False
         if not self._killed.is_set():
             self._report()
 
     def _answers(self, container: Document, probe: Document) -> bool:
-        port = container["ports"][0]["containerPort"]
-        url = f"http://{self._ip}:{port}{probe['httpGet']['path']}"
+        host, port = self.address
+        url = f"http://{host}:{port}{probe['httpGet']['path']}"
         try:
             return bool(httpx2.get(url, timeout=probe["timeoutSeconds"], trust_env=False).is_success)
         except httpx2.HTTPError:
@@ -182,15 +197,15 @@ class PodRunner(threading.Thread):
             try:
                 self._client.delete(Pod, self._name, namespace=self._namespace, grace_period=0)
                 return
-            except ApiError:
-                return
-            except httpx2.HTTPError:
+            except httpx2.HTTPError as error:
+                if _is_absent(error):
+                    return
                 time.sleep(0.2)  # the API server is away
 
     def _environ(self, container: Document) -> dict[str, str]:
         environ = {"PATH": f"{self._programs}:/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         for source in container.get("envFrom", []):
-            secret = self._client.get(Secret, source["secretRef"]["name"], namespace=self._namespace)
+            secret = self._get(Secret, source["secretRef"]["name"])
             environ |= {key: base64.b64decode(value).decode() for key, value in (secret.data or {}).items()}
         fields = {"metadata.name": self._name, "status.podIP": self._ip}
         for entry in container.get("env", []):
@@ -213,20 +228,32 @@ class PodRunner(threading.Thread):
             folder = self._folder.parent.parent / "host" / volume["hostPath"]["path"].lstrip("/")
         folder.mkdir(parents=True, exist_ok=True)
         if "configMap" in volume:
-            found = self._client.get(ConfigMap, volume["configMap"]["name"], namespace=self._namespace)
+            found = self._get(ConfigMap, volume["configMap"]["name"])
             for key, text in (found.data or {}).items():
                 (folder / key).write_text(text)
         return folder
+
+    def _get(self, kind: type[R], name: str) -> R:
+        """Waits while the API server is away. Raises HTTPError when it is not there, or the pod is killed meanwhile."""
+        while True:
+            try:
+                return self._client.get(kind, name, namespace=self._namespace)
+            except httpx2.HTTPError as error:
+                if self._killed.is_set() or _is_absent(error):
+                    raise
+                time.sleep(0.2)
 
     def _log(self, container: Document) -> Path:
         return self._folder / f"{container['name']}.log"
 
     def _report(self) -> None:
         """If there is anything new. What can't be said now is said the next time."""
-        ready = all(status["ready"] for status in self._statuses["containerStatuses"])
-        state = "True" if ready else "False"
+        state = self._ready()
         kinds = {"Initialized": "True", "PodScheduled": "True", "Ready": state, "ContainersReady": state}
-        conditions = [{"type": kind, "status": value} for kind, value in kinds.items()]
+        for kind, value in kinds.items():
+            if self._conditions.get(kind, {}).get("status") != value:
+                self._conditions[kind] = {"type": kind, "status": value, "lastTransitionTime": now()}
+        conditions = list(self._conditions.values())
         body: Document = {"phase": self._phase, "conditions": conditions, **self._statuses}
         body |= {"podIP": self._ip, "podIPs": [{"ip": self._ip}], "hostIP": "127.0.0.1"}
         if repr(body) == self._reported:
@@ -237,6 +264,9 @@ class PodRunner(threading.Thread):
             )
             self._reported = repr(body)
 
+    def _ready(self) -> str:
+        return "True" if all(status["ready"] for status in self._statuses["containerStatuses"]) else "False"
+
 
 def _waiting(container: Document, reason: str) -> Document:
     image = container["image"]
@@ -244,9 +274,14 @@ def _waiting(container: Document, reason: str) -> Document:
     return status | {"ready": False, "started": False, "state": {"waiting": {"reason": reason}}}
 
 
+def _is_absent(error: httpx2.HTTPError) -> bool:
+    return isinstance(error, ApiError) and error.status.code == 404
+
+
 def _expand(text: str, environ: dict[str, str]) -> str:
     return re.sub(r"\$\((\w+)\)", lambda match: environ.get(match[1], match[0]), text)
 
 
-def _now() -> str:
+def now() -> str:
+    """As the API has times."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

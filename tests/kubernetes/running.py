@@ -67,10 +67,16 @@ class Load:
             self._stop.set()
             for thread in threads:
                 thread.join()
+            print(f"answered {dict(self.answered)}, failed {self.failed}")
 
     @property
     def count(self) -> int:
         return sum(self.answered.values()) + len(self.failed)
+
+    def goes_on(self, count: int = 50, timeout_s: float = 60) -> None:
+        """Until so many more requests were answered well: at most 25 a second by each thread."""
+        enough = self.answered.total() + count
+        wait_for(lambda: self.answered.total() >= enough, timeout_s, what=lambda: f"{self.answered} {self.failed[:3]}")
 
     def _ask(self) -> None:
         with httpx.Client(timeout=30, trust_env=False) as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightkube import ApiError
@@ -13,6 +14,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.types import PatchType
 
 from modelyard import KubernetesClient, Yard
+from modelyard.cli.app import run
 from modelyard.deployment.targets.kubernetes.cluster import Cluster, connect
 from modelyard.deployment.targets.kubernetes.lease import DURATION_S, Lease
 from modelyard.deployment.targets.kubernetes.objects import objects
@@ -129,10 +131,9 @@ def test_an_api_server_that_is_away_for_a_while(
     wait_for(trouble)
     told: list[str] = []
     watching = threading.Thread(target=lambda: told.append(rollouts.watch("digits-production", timeout_s=3)))
-    plane.stop_api_server()
-    watching.start()
-    wait_for(lambda: "it is asked again" in caplog.text)
-    plane.start_api_server()
+    with plane.away():
+        watching.start()
+        wait_for(lambda: "it is asked again" in caplog.text)
     watching.join()
 
     assert "not done after 3 s: pod digits-production-" in told[0]
@@ -171,7 +172,11 @@ def test_what_can_not_be_asked(cluster_yard: Yard, plane: ControlPlane, tmp_path
 
 
 def test_a_failed_rollout_is_kept_with_its_reason(
-    cluster_yard: Yard, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster_yard: Yard,
+    kubelet: Kubelet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     register(cluster_yard.repository, tmp_path, "v1.0.0", 1.0)
     monkeypatch.setenv("MODELYARD_KUBERNETES__IMAGE", "modelyard:absent")
@@ -189,6 +194,51 @@ def test_a_failed_rollout_is_kept_with_its_reason(
     assert staging.get("classifier").target is None
     controller.tick()
     assert Rollouts(controller.parts.cluster).find("classifier-staging") is None
+    assert run(["status"]) == 0
+    assert "nothing in the cluster carries deployments out; start `modelyard controller`" in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """As no code expects it."""
+
+
+class Mortal:
+    """A client whose process is killed right after so many calls."""
+
+    def __init__(self, client: Any, calls: int) -> None:
+        self._client, self._left = client, calls
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            try:
+                return getattr(self._client, name)(*arguments, **options)
+            finally:
+                self._left -= 1
+                if not self._left:
+                    raise Killed
+
+        return call
+
+
+def test_a_controller_may_be_killed_after_any_call(cluster_yard: Yard, kubelet: Kubelet, tmp_path: Path) -> None:
+    register(cluster_yard.repository, tmp_path, "v1.0.0", 1.0)
+    cluster_yard.deployments.deploy_to_staging("classifier", "v1.0.0", wait=False)
+    staging, killed = cluster_yard.repository.environment("staging"), 0
+
+    def ended() -> bool:
+        nonlocal killed
+        controller = cluster_yard.cluster.controller()
+        cluster: Any = controller.parts.cluster
+        cluster.client = Mortal(cluster.client, killed + 1)
+        try:
+            controller.tick()
+        except Killed:
+            killed += 1
+        return staging.get("classifier").outcome != "running"
+
+    wait_for(ended)
+    assert killed > 5  # the objects of a version, at least
+    assert [entry.why for entry, _ in staging.history()] == ["stage classifier:v1.0.0", "classifier: v1.0.0 serves"]
 
 
 def test_one_of_several_leads(cluster: Cluster) -> None:

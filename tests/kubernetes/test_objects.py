@@ -61,6 +61,11 @@ def test_there_are_never_fewer_replicas_than_before() -> None:
     assert by_kind(strategy="recreate")["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
+def test_an_old_one_goes_when_a_new_one_has_been_ready_for_a_while() -> None:
+    assert by_kind()["Deployment"]["spec"]["minReadySeconds"] == 10
+    assert by_kind(cluster=settings(min_ready_s=60))["Deployment"]["spec"]["minReadySeconds"] == 60
+
+
 def test_a_pod_has_no_rights_that_it_does_not_need() -> None:
     spec = pod_spec()
 
@@ -82,6 +87,15 @@ def test_files_come_by_digest_before_the_engine_starts() -> None:
     assert spec["initContainers"][0]["command"][:2] == ["modelyard", "pull"]
     assert "@sha256:" in spec["initContainers"][0]["command"][2]
     assert spec["initContainers"][0]["volumeMounts"] == spec["containers"][0]["volumeMounts"]
+
+
+def test_replicas_of_one_version_go_to_different_nodes() -> None:
+    (wish,) = pod_spec()["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    labels = by_kind()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+
+    assert wish["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    selected = wish["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selected == {key: labels[key] for key in ("app.kubernetes.io/instance", "app.kubernetes.io/version")}
 
 
 def test_requests_under_way_have_time_to_end() -> None:
@@ -139,6 +153,7 @@ def test_a_new_rollout_of_the_same_changes_no_pod() -> None:
         (DeploymentSpec(min_replicas=0), "i", "on demand"),
         (DeploymentSpec(replicas=3, max_replicas=2), "i", "at most 2 replicas are less than the 3"),
         (DeploymentSpec(max_replicas=2), "i", "give resources.cpu"),
+        (DeploymentSpec(progress_deadline_s=10), "i", "can't end within its deadline of 10 s"),
     ],
 )
 def test_what_no_cluster_could_run_is_refused(spec: DeploymentSpec, image: str | None, said: str) -> None:

@@ -12,6 +12,7 @@ from lightkube.resources.core_v1 import Pod
 from deployment.builders import V1, V2, serving
 from modelyard.deployment.targets.kubernetes.decision import Apply, Fail, Finish, Found, Remove, Step, decide
 from modelyard.deployment.targets.kubernetes.progress import Progress, progress
+from modelyard.deployment.targets.kubernetes.trouble import by_model
 from modelyard.repository import Deployment as Wanted
 
 NOW = "2026-01-01T00:00:00Z"
@@ -33,7 +34,8 @@ def pod(*, template: str = "new", conditions: Any = (), init: Any = (), containe
         "containerStatuses": [common | each for each in containers],
     }
     about = {"name": "d-1", "annotations": {"modelyard/template": template}} | metadata
-    return msgspec.convert({"metadata": about, "status": status}, Pod)
+    spec = {"containers": [], "nodeName": "n-1"}
+    return msgspec.convert({"metadata": about, "spec": spec, "status": status}, Pod)
 
 
 def ended(code: int, said: str = "") -> dict[str, Any]:
@@ -100,6 +102,19 @@ def test_some_troubles_end_it_before_the_deadline() -> None:
     assert "error: no memory" in progress(deployment(), twice).failed
     assert "InvalidImageName" in progress(deployment(), hopeless).failed
     assert progress(deployment(), twice[:1]).failed == ""  # one may be bad luck
+
+
+def test_the_worst_of_a_models_pods_is_told() -> None:
+    own: dict[str, Any] = {
+        "labels": {"modelyard/environment": "production"},
+        "annotations": {"modelyard/model": "digits"},
+    }
+    silent = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    lost = pod(conditions=silent, containers=[{"ready": True}], **own)
+
+    assert by_model([lost]) == {("production", "digits"): "pod d-1: its node n-1 does not answer"}
+    assert "does not stay up" in by_model([lost, pod(containers=[CRASHED], name="d-2", **own)])["production", "digits"]
+    assert by_model([pod(conditions=silent, deletionTimestamp=NOW, **own), pod(**own)]) == {}
 
 
 def test_old_and_leaving_pods_say_nothing_about_the_new_version() -> None:

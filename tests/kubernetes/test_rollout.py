@@ -42,7 +42,6 @@ def test_promotion_and_rollback_fail_no_request(
             enough = load.answered["classifier:v1.1.0"] + 50
             wait_for(lambda: load.answered["classifier:v1.1.0"] > enough and load.count > 500, 120)
 
-    print(load.answered)
     assert load.failed == []
     assert manager.repo.tags("classifier")["production"] == "v1.1.0"
 

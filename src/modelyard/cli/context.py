@@ -88,7 +88,8 @@ def parse_value(text: str) -> Any:
 def log_to_stderr() -> None:
     """For commands that run until they are told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # the second one is lightkube's
+        logging.getLogger(client).setLevel(logging.WARNING)
 
 
 def print_json(value: Any) -> None:

@@ -99,7 +99,11 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     cells = [(r.environment, r.model, r.serving, r.target, _readiness(r), r.outcome, _short(r.reason)) for r in rows]
     print_table(("ENVIRONMENT", "MODEL", "SERVING", "TARGET", "READY", "OUTCOME", "REASON"), cells)
     if not yard.local_status(yard.store).running():
-        print("note: nothing on this machine carries deployments out; start `modelyard up`", file=sys.stderr)
+        from modelyard.deployment.manager import WHERE, WHO
+
+        target = yard.settings.deployment.target
+        where, who = WHERE.get(target, WHERE["local"]), WHO.get(target, WHO["local"])
+        print(f"note: nothing {where} carries deployments out; start `modelyard {who}`", file=sys.stderr)
 
 
 def logs(

@@ -6,7 +6,7 @@ It writes wishes into the environments' journals and waits for a reconciler to m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,13 +45,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
     """What this machine's target can tell: whether somebody carries wishes out, the replicas, what its pools have
-    loaded, what a version runs on with an engine, or with the one that would be chosen, and what room there is."""
+    loaded, what a version runs on with an engine, or with the one that would be chosen, what room there is, and what
+    is wrong with a model's replicas."""
 
     running: Callable[[], bool]
     replicas: Callable[[], list[Replica]]
     loaded: Callable[[], Collection[tuple[str, str, str]]] = tuple  # environment, model, version; on demand
     engine: Callable[[ModelVersion, str | None], dict[str, str]] = lambda version, _: engine_of(version)
     room: Callable[[ModelVersion], Room | None] = lambda _: None  # for replicas of a version; None: not known
+    troubles: Callable[[], Mapping[tuple[str, str], str]] = dict  # environment, model → in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,7 @@ class DeploymentManager:
 
     def status(self) -> list[Status]:
         """Every model in every environment."""
-        replicas, loaded = self._local.replicas(), self._local.loaded()
+        replicas, loaded, troubles = self._local.replicas(), self._local.loaded(), self._local.troubles()
         rows = []
         for name in ("production", "staging"):
             for model, d in sorted(self.repo.environment(name).read().items()):
@@ -286,7 +288,7 @@ class DeploymentManager:
                 serving, target = (str(pin) if pin else None for pin in (d.serving, d.target))
                 on_demand = d.spec.on_demand
                 wanted = d.spec.replicas if d.target and not on_demand else 0
-                reason = "; ".join(filter(None, (d.reason or describe(d), crashes(own))))
+                reason = "; ".join(filter(None, (d.reason or describe(d), crashes(own), troubles.get((name, model)))))
                 rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, reason, on_demand))
         return rows
 
@@ -327,8 +329,8 @@ class DeploymentManager:
             return asked
         if not self._local.running():
             raise Unavailable(
-                f"recorded, but nothing {_WHERE[self._target]} carries out deployments for {self.repo.storage.url}",
-                remedy=f"start `modelyard {_WHO[self._target]}`; it will do it",
+                f"recorded, but nothing {WHERE[self._target]} carries out deployments for {self.repo.storage.url}",
+                remedy=f"start `modelyard {WHO[self._target]}`; it will do it",
             )
         timeout_s, journal = self._settings.deployment.timeout_s, self.repo.environment(environment)
         return wait_for_rollout(journal, model, asked, timeout_s=timeout_s, told=told)
@@ -378,8 +380,8 @@ class DeploymentManager:
         return Gate(self.repo, self._settings, self._local, self._signatures)
 
 
-_WHERE = {"local": "on this machine", "kubernetes": "in the cluster"}
-_WHO = {"local": "up", "kubernetes": "controller"}
+WHERE = {"local": "on this machine", "kubernetes": "in the cluster"}
+WHO = {"local": "up", "kubernetes": "controller"}
 _WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
 
 

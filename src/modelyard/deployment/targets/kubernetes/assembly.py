@@ -92,15 +92,19 @@ class Assembly:
 
         from modelyard.deployment.targets.kubernetes.lease import Lease, lease_name
         from modelyard.deployment.targets.kubernetes.replicas import replicas, stays
+        from modelyard.deployment.targets.kubernetes.trouble import by_model
+
+        def pods() -> list[Pod]:
+            return self.parts.cluster.all(Pod, self._labels())
 
         def there() -> list[Replica]:
-            pods = self.parts.cluster.all(Pod, self._labels())
-            return replicas(filter(stays, pods), self.settings.kubernetes.port)
+            return replicas(filter(stays, pods()), self.settings.kubernetes.port)
 
         return LocalStatus(
             lambda: Lease(self.parts.cluster, lease_name(self.repository.storage.url), "").held(),
             there,
             engine=lambda version, engine: self.facts(version, engine or self.workloads.engine(version)),
+            troubles=lambda: by_model(pods()),
         )
 
     def _parts(self, patience_s: float) -> Parts:

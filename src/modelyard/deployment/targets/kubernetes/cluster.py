@@ -30,6 +30,7 @@ except ImportError:
 log = logging.getLogger("modelyard.kubernetes")
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 5.0
+_SLACK_S = 5.0
 _PASSING = (429, 500, 502, 503, 504)
 _OPTIONAL = frozenset({"PodDisruptionBudget", "HorizontalPodAutoscaler"})
 
@@ -126,7 +127,9 @@ class Cluster:
     def watch(
         self, resource: type[R], labels: dict[str, str], resource_version: str, timeout_s: int
     ) -> Iterator[tuple[str, R]]:
-        """Changes since then. Raises Unavailable when the watch ends."""
+        """Changes since then. Raises Unavailable when the watch ends, which it does soon after `timeout_s` when the
+        server is gone without a word."""
+        self.client._client._watch_timeout.read = timeout_s + _SLACK_S  # else it waits for ever
         try:
             yield from self.client.watch(
                 resource, labels=dict(labels), resource_version=resource_version, server_timeout=timeout_s

@@ -50,6 +50,13 @@ def _check(workload: Workload, settings: KubernetesSettings) -> None:
             "it is not known which image replicas run",
             remedy="set kubernetes.image (MODELYARD_KUBERNETES__IMAGE), such as registry.example/modelyard:0.1.0",
         )
+    deadline_s = _deadline_s(workload, settings)
+    if deadline_s <= settings.min_ready_s:
+        raise InvalidInput(
+            f"a rollout can't end within its deadline of {deadline_s} s: each replica has to be ready for "
+            f"{settings.min_ready_s} s",
+            remedy="give a longer progress_deadline_s, or a shorter kubernetes.min_ready_s",
+        )
     if spec.on_demand:
         raise InvalidInput(
             f"{workload.ref.name} is to run on demand, which a cluster can't do", remedy="ask for --replicas"
@@ -119,13 +126,18 @@ def _deployment(workload: Workload, settings: KubernetesSettings) -> Document:
     spec: Document = {
         "selector": {"matchLabels": selector(workload)},
         "strategy": _strategy(workload),
-        "progressDeadlineSeconds": workload.spec.progress_deadline_s or settings.progress_deadline_s,
+        "progressDeadlineSeconds": _deadline_s(workload, settings),
+        "minReadySeconds": settings.min_ready_s,
         "revisionHistoryLimit": 5,
         "template": pods.template(workload, settings),
     }
     if not workload.spec.max_replicas:  # else the autoscaler decides
         spec["replicas"] = workload.spec.replicas
     return _of(workload, "apps/v1", "Deployment", {"spec": spec})
+
+
+def _deadline_s(workload: Workload, settings: KubernetesSettings) -> int:
+    return workload.spec.progress_deadline_s or settings.progress_deadline_s
 
 
 def _strategy(workload: Workload) -> Document:

@@ -17,7 +17,7 @@ from modelyard.errors import ModelyardError, Unavailable
 
 log = logging.getLogger("modelyard.kubernetes")
 
-_WATCH_S = 300
+WATCH_S = 30  # in which changes may be missed, when a connection is lost and nobody says so
 _REST_S = 0.5
 
 
@@ -58,7 +58,7 @@ class PodWatch:
         return version
 
     def _watch(self, version: str) -> None:
-        for kind, pod in self._cluster.watch(Pod, self._labels, version, _WATCH_S):
+        for kind, pod in self._cluster.watch(Pod, self._labels, version, WATCH_S):
             with self._lock:
                 if self._known is None:
                     raise Unavailable("pods were never listed")

@@ -16,6 +16,7 @@ from modelyard.settings import KubernetesSettings
 Document = dict[str, Any]
 
 CONTAINER, INIT = "server", "pull"
+_VERSION_LABEL, _NODE_LABEL = "app.kubernetes.io/version", "kubernetes.io/hostname"
 CACHE, TMP, KEYS = "/cache", "/tmp", "/etc/modelyard/keys"  # noqa: S108 - in the pod
 _USER = 10001  # of the image
 _PROBE_S = 2
@@ -42,7 +43,7 @@ def labels(workload: Workload) -> dict[str, str]:
     """The recommended ones, and the two that modelyard selects by."""
     return {
         "app.kubernetes.io/name": names.label_value(workload.ref.name),
-        "app.kubernetes.io/version": names.label_value(str(workload.ref.version)),
+        _VERSION_LABEL: names.label_value(str(workload.ref.version)),
         names.INSTANCE: workload.name,
         names.COMPONENT: names.REPLICA,
         names.PART_OF: "modelyard",
@@ -90,6 +91,7 @@ def _spec(workload: Workload, settings: KubernetesSettings) -> Document:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": grace_period_s(workload, settings),
+        "affinity": {"podAntiAffinity": _apart(workload)},
         "initContainers": [_container(INIT, workload.pull, workload, settings)],
         "containers": [_server(workload, settings)],
         "volumes": _volumes(workload, settings),
@@ -99,6 +101,13 @@ def _spec(workload: Workload, settings: KubernetesSettings) -> Document:
     if settings.node_selector:
         spec["nodeSelector"] = dict(settings.node_selector)
     return spec
+
+
+def _apart(workload: Workload) -> Document:
+    """Replicas of one version go to different nodes as long as there are any, so that no node takes all with it."""
+    same = {label: labels(workload)[label] for label in (names.INSTANCE, _VERSION_LABEL)}
+    term = {"topologyKey": _NODE_LABEL, "labelSelector": {"matchLabels": same}}
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
 
 
 def _server(workload: Workload, settings: KubernetesSettings) -> Document:

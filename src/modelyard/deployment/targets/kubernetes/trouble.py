@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelyard.deployment.targets.kubernetes import names
+
 if TYPE_CHECKING:
-    from lightkube.models.core_v1 import ContainerState, ContainerStatus, Pod
+    from lightkube.models.core_v1 import ContainerState, ContainerStatus, Pod, PodCondition
 
 CRASHES_ALLOWED = 1  # of all pods of one rollout; one may be bad luck
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -34,6 +36,16 @@ def troubles(pods: Iterable[Pod]) -> list[Trouble]:
     return sorted(found, key=lambda each: (not each.hopeless, -each.crashes, each.pod))
 
 
+def by_model(pods: Iterable[Pod]) -> dict[tuple[str, str], str]:
+    """Environment and model → the worst of its pods, in words."""
+    found: dict[tuple[str, str], list[Pod]] = {}
+    for pod in pods:
+        labels, notes = (pod.metadata.labels or {}, pod.metadata.annotations or {}) if pod.metadata else ({}, {})
+        found.setdefault((labels.get(names.ENVIRONMENT, ""), notes.get(names.MODEL, "")), []).append(pod)
+    worst = {model: troubles(own)[:1] for model, own in found.items()}
+    return {model: str(trouble) for model, own in worst.items() for trouble in own}
+
+
 def keeps_crashing(found: Iterable[Trouble]) -> bool:
     return sum(each.crashes for each in found) > CRASHES_ALLOWED
 
@@ -46,12 +58,25 @@ def _of(pod: Pod) -> Iterator[Trouble]:
     for condition in status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":
             yield Trouble(name, f"no node takes it: {_line(condition.message or condition.reason)}")
+    if _is_unheard_of(pod):
+        yield Trouble(name, f"its node {pod.spec.nodeName if pod.spec else ''} does not answer")
     for own in status.initContainerStatuses or []:
         yield from _container(name, own, "its files do not come", done_is_well=True)
     for own in status.containerStatuses or []:
         yield from _container(name, own, "it does not stay up")
     if status.phase == "Failed" and not (status.containerStatuses or status.initContainerStatuses):
         yield Trouble(name, _line(status.message or status.reason) or "it failed", crashes=1)
+
+
+def _is_unheard_of(pod: Pod) -> bool:
+    """Its kubelet said that it is ready; the cluster, to which the kubelet no longer speaks, says that it is not."""
+    conditions = (pod.status.conditions if pod.status else None) or []
+    gates = pod.spec.readinessGates if pod.spec else None
+    return not gates and _state(conditions, "Ready") == "False" and _state(conditions, "ContainersReady") == "True"
+
+
+def _state(conditions: Iterable[PodCondition], kind: str) -> str:
+    return next((each.status for each in conditions if each.type == kind), "")
 
 
 def _container(pod: str, status: ContainerStatus, what: str, *, done_is_well: bool = False) -> Iterator[Trouble]:
