@@ -65,8 +65,8 @@ class Server:
 
 
 def ours() -> dict[str, dict[str, str]]:
-    """What versions of the model declare for serving, by name: nothing, ONNX Runtime, int8, and bf16 where the processor
-    multiplies such numbers."""
+    """What versions of the model declare for serving, by name: nothing, ONNX Runtime, int8, and bf16 where the
+    processor multiplies such numbers."""
     information = Path("/proc/cpuinfo")
     flags = set(information.read_text().split()) if information.exists() else set()
     fewer_bits = ("int8", "bf16") if flags & _BF16_FLAGS else ("int8",)

@@ -132,7 +132,8 @@ def report_precisions(servers: Mapping[str, Server], limit: ProcessPoolExecutor,
         found = [_vectors(server, each) for each in (passages, asked)]
         cosines = (found[0] * exact[0]).sum(axis=1)
         row = [name, f"{cosines.min():.6f}", f"{cosines.mean():.6f}", f"{_recall(found, exact):.3f}"]
-        rows.append(row + [ratio(speeds[kind][f"{name}, {way}"], speeds[kind][f"{PLAIN}, {way}"]) for kind, way in ways])
+        gains = [ratio(speeds[kind][f"{name}, {way}"], speeds[kind][f"{PLAIN}, {way}"]) for kind, way in ways]
+        rows.append(row + gains)
     head = ["", "least cosine", "mean", "recall@10 of fp32's", *(f"{kind}, {way}" for kind, way in ways)]
     print_table("Precisions: the same vectors? And speed to fp32", head, rows)
 

@@ -10,9 +10,9 @@ from lightkube.resources.core_v1 import Pod
 from faults.machine import save_crashing, save_never_ready
 from modelyard.deployment.targets.kubernetes.replicas import stays
 from modelyard.errors import RolloutFailed
+from times import SIGNATURE
 
 from .kubelet import Kubelet, wait_for
-from .models import SIGNATURE
 from .running import Load
 from .site import MODEL, OLD, Site
 

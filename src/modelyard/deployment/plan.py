@@ -26,9 +26,10 @@ ReplicaState = Literal["starting", "ready", "stopping", "exited"]
 @dataclass(frozen=True, slots=True)
 class Replica:
     """One observed replica, which takes requests at `host` and `port`; `internal_name` is what its engine insists on as
-    their `model`. `blameless`: it ended for want of the store, which is not its version's fault. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it requests;
+    their `model`. `since_s`: seconds in this state; `routed`: the gateway has confirmed that it sends it requests;
     `unrouted_s`: seconds since it has confirmed that it does not, None while it might; `standby`: but for those that
-    nobody else can take, or that ask for its very version.
+    nobody else can take, or that ask for its very version. `blameless`: it ended for want of the store, which is not
+    its version's fault.
 
     One `on_demand` is no process of its own but a version's place in the environment's pool, ready once it was loaded
     there; there is one of a version at most.

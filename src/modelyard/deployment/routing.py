@@ -110,9 +110,7 @@ def _shared(
     return {backend: weight for backend, weight in reversed(found.items()) if weight}
 
 
-def _route(
-    names: tuple[str, ...], weights: Mapping[str, int], deployment: Deployment, own: Sequence[Backend]
-) -> Route:
+def _route(names: tuple[str, ...], weights: Mapping[str, int], deployment: Deployment, own: Sequence[Backend]) -> Route:
     """While another version stands beside the target, it takes what the target can't. Never the other way round: the
     target may have to be looked at before it gets requests.
 
