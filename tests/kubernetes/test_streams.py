@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from .kubelet import Kubelet, wait_for
 from .running import process
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.long]
+STREAMS = 20
 CHAT = {
     "model": "talker",
     "messages": [{"role": "user", "content": "Count to a hundred."}],
@@ -47,9 +49,12 @@ def test_a_rollout_cuts_no_stream(
         threads = [threading.Thread(target=talk, args=(gateway, ends, stop)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        wait_for(lambda: ends)
-        manager.promote_to_production("talker", "v2.0.0", force=True, reason="test")
-        wait_for(lambda: sum(end.startswith("talker:v2.0.0") for end in ends) > 1, what=lambda: ends)
+        for version in itertools.cycle(("v2.0.0", "v1.0.0")):
+            seen = len(ends)
+            wait_for(lambda seen=seen: len(ends) > seen, what=lambda: ends)
+            manager.promote_to_production("talker", version, force=True, reason="test")
+            if len(ends) >= STREAMS:
+                break
         stop.set()
         for thread in threads:
             thread.join()
