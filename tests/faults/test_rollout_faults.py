@@ -132,8 +132,9 @@ def test_the_store_is_gone_for_a_while(far: Machine, proxy: FaultyProxy) -> None
         far.promote(NEW, wait=False)
         wait_for(lambda: far.replicas(NEW), what=far.log)
         proxy.decide = lambda _: "reset"
-        # The new replicas can't get their files; that is not their version's fault.
-        wait_for(lambda: far.log().count(" ended: error: s3://") >= CRASHES, what=far.log, timeout_s=120)
+        # The new replica can't get its files, which is not its version's fault; no other one can be started.
+        signs = (" ended: error: s3://", " store: s3://")
+        wait_for(lambda: all(sign in far.log() for sign in signs), what=far.log, timeout_s=120)
         answered = load.answered.total()
         wait_for(lambda: load.answered.total() > answered + 100, what=far.log)
         proxy.decide = lambda _: None
