@@ -49,20 +49,27 @@ def test_the_api_server_is_away_for_a_while(site: Site, plane: ControlPlane) -> 
     assert "HTTP Request" not in site.log()  # every one of them would be noise
 
 
-def test_the_store_is_away_for_a_while(site: Site, proxy: FaultyProxy) -> None:
-    """While the new pod gets its files; the controller and the gateway ask for wishes all the time."""
+def test_the_store_is_away_for_a_while(site: Site, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than anybody's patience: the new pod gives up several times."""
+    monkeypatch.setenv("MODELYARD_STORAGE__RETRIES", "1")
     site.begin()
     with site.load() as load:
         site.promote(NEW, wait=False)
         wait_for(lambda: site.pods(NEW), what=site.log)
         proxy.decide = lambda _: "reset"
-        wait_for(lambda: sum(fault is not None for _, fault in proxy.requests) > 20, what=site.log)
-        load.goes_on(200)
+        wait_for(lambda: restarts(site) > 1, what=site.log)
+        load.goes_on()
         proxy.decide = lambda _: None
         site.wait_until_done()
         wait_for(lambda: load.answered[f"classifier:{NEW}"] > 50)
     assert load.failed == []
     assert str(site.now().serving) == NEW
+
+
+def restarts(site: Site) -> int:
+    """How often the new pod has begun anew to get its files."""
+    statuses = (pod.status and pod.status.initContainerStatuses for pod in site.pods(NEW))
+    return sum(each.restartCount for own in statuses for each in own or [])
 
 
 def test_whoever_leads_is_killed_and_started_again(site: Site) -> None:

@@ -104,6 +104,14 @@ def test_some_troubles_end_it_before_the_deadline() -> None:
     assert progress(deployment(), twice[:1]).failed == ""  # one may be bad luck
 
 
+def test_what_ends_for_want_of_the_store_has_until_the_deadline() -> None:
+    pods = [pod(init=[{"state": ended(75, "error: no answer"), "restartCount": 5}])]
+
+    assert progress(deployment(), pods).failed == ""
+    late = progress(deployment(conditions=[LATE]), pods).failed
+    assert "its files do not come (exit code 75, 6 times): error: no answer" in late
+
+
 def test_the_worst_of_a_models_pods_is_told() -> None:
     own: dict[str, Any] = {
         "labels": {"modelyard/environment": "production"},

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelyard.deployment.targets.kubernetes import names
+from modelyard.errors import StoreError
 
 if TYPE_CHECKING:
     from lightkube.models.core_v1 import ContainerState, ContainerStatus, Pod, PodCondition
@@ -18,7 +19,8 @@ _HOPELESS = {"InvalidImageName", "ErrImageNeverPull"}
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`crashes`: how often a container has ended that should not. `log_of`: the container whose log may say more."""
+    """`crashes`: how often a container has ended by its version's fault. `log_of`: the container whose log may say
+    more."""
 
     pod: str
     words: str
@@ -98,7 +100,8 @@ def _container(pod: str, status: ContainerStatus, what: str, *, done_is_well: bo
         code = f"exit code {ended[0].exitCode}" if ended else "its exit code is not known"
         said = _last_line(ended[0].message) if ended else ""
         words = _with(f"{what} ({code}, {crashes} {'time' if crashes == 1 else 'times'})", said)
-        yield Trouble(pod, words, crashes=crashes, log_of="" if said else status.name)
+        away = bool(ended) and ended[0].exitCode == StoreError.exit_code
+        yield Trouble(pod, words, crashes=0 if away else crashes, log_of="" if said else status.name)
 
 
 def _crashes(status: ContainerStatus, runs: bool, ended: bool) -> int:
