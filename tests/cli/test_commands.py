@@ -160,12 +160,32 @@ def test_promote_tells_before_it_does(yard: Cli, monkeypatch: pytest.MonkeyPatch
         "  4. wait 60 s",
         "  5. v1.1.0 gets 50 % of the requests",
     ]
-    assert told[-1] == "at most 2 replicas run, never fewer than 1 get requests"
+    assert told[-2] == "at most 2 replicas run, never fewer than 1 get requests"
+    assert told[-1].startswith("not looked at here: evidence")
     assert yard(*asked, "--json").json["processes"] == 2
     assert yard("show", "good:production", "--json").json["version"] == "v1.0.0"
     refused(yard("promote", "good:v1.1.0", "--surge", "0", "--dry-run"), "give --surge 1 or --unavailable 1")
     refused(yard("promote", "good", "--abort"), "no rollout of good is under way; see `modelyard status`")
     assert yard("promote", "good", "--abort", "--pause").code == 2
+    for option in ("--dry-run", "--steps=5", "--json"):
+        refused(
+            yard("promote", "good", "--abort", option), f"{option.partition('=')[0]} says nothing to --abort", code=2
+        )
+    refused(yard("promote", "good:v1.1.0", "--pause"), "the last rollout of good is to v1.0.0, not to good:v1.1.0")
+    refused(yard("promote", "good:v1.1.0", "--steps", "", "--dry-run"), "'' is no step")
+
+
+def test_how_a_model_runs_is_set_within_limits(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_DEPLOYMENT__TARGET", "none")
+    for change, said in (
+        ("replicas=0", "replicas can't be 0; give 1 to 64"),
+        ("replicas=-1", "replicas can't be -1"),
+        ("replicas=65", "replicas can't be 65"),
+        ("min_replicas=5", "min_replicas can't be 5; give 0"),
+        ("max_replicas=0", "max_replicas can't be 0 with 1 replicas"),
+    ):
+        refused(yard("deploy", "set", "good", change, "--in", "production"), said)
+    refused(yard("deploy", "set", "nosuch", "replicas=2", "--in", "production"), "there is no model 'nosuch'")
 
 
 def test_import_finds_name_and_version_by_itself(yard: Cli, folder: Path) -> None:

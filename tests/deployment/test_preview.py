@@ -45,7 +45,7 @@ def test_a_canary_in_words() -> None:
         "v1.2.0 gets 5 % of the requests",
         "wait 60 s; go on if v1.2.0 is no worse than v1.1.0, else go back",
         "v1.2.0 gets 50 % of the requests",
-        "wait until somebody resumes; go on if v1.2.0 is no worse than v1.1.0, else go back",
+        "wait until somebody resumes; go back before if v1.2.0 is found to be worse than v1.1.0",
         "1 of v1.2.0 gets all requests",
         "stop a replica of v1.1.0, when it has finished its requests",
         "v1.2.0 serves",

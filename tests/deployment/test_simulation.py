@@ -155,12 +155,14 @@ class World:
         assert not starts or self._processes(decided) + starts <= self._most()
         before = {name for name in self.asked if name in self.processes and self.ready(name)}
         assert all(self.ready(name) for name in decided.routed)
-        assert len(decided.routed) >= min(len(before), count - strategy.unavailable)
+        least = count - strategy.unavailable
         if canary.share_step(self.deployment):  # all that served goes on, or is replaced one for one
             served = {name for name in before if self.processes[name].pin == self.deployment.serving}
             spec = self.deployment.serving_spec or self.deployment.spec
             assert len(decided.routed) >= min(len(served), spec.replicas)
             self._check_share(decided, count)
+            least = min(least, spec.replicas)  # the target may be asked for with more
+        assert len(decided.routed) >= min(len(before), least)
         for step in decided.steps:
             if isinstance(step, Stop) and self.processes[step.replica].state == "ready":
                 assert step.replica not in self.gateway | self.standby | decided.routed | decided.standby

@@ -84,6 +84,7 @@ def run(arguments: Sequence[str]) -> int:
         context: typer.Context | None = getattr(error, "ctx", None)
         command_path = context.command_path if context else "modelyard"
         what: str = getattr(error, "format_message", error.__str__)()
+        what = what.replace("Value error, ", "")  # the parser's own words
         _complain(f"{what.rstrip('.')}; see `{command_path} --help`")
         return 2
     except (typer.Abort, KeyboardInterrupt):

@@ -189,8 +189,8 @@ def _readiness(row: Status) -> str:
 
 
 def _short(text: str) -> str:
-    """For a table; --json and `modelyard history` have all of it."""
-    return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
+    """For a table on a terminal; elsewhere all of it."""
+    return text if len(text) <= _REASON or not sys.stdout.isatty() else f"{text[: _REASON - 1]}…"
 
 
 def named_version(context: typer.Context, ref: str) -> tuple[str, str]:

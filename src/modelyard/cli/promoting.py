@@ -12,7 +12,7 @@ import typer
 
 from modelyard.cli.context import Json, Name, Reason, print_json, print_table, yard_of
 from modelyard.cli.deployment import MinReplicas, Replicas, SuiteFile, Wait, goes_on, named_version, suite_in, wait_for
-from modelyard.errors import ModelyardError
+from modelyard.errors import Conflict, ModelyardError
 
 if TYPE_CHECKING:
     from modelyard.deployment.preview import Preview
@@ -90,6 +90,7 @@ def promote(
     if len(verbs) > 1:
         raise typer.BadParameter("give only one of --pause, --resume, --abort")
     if verbs:
+        _need_alone(context, verbs[0])
         _intervene(yard_of(context), ref, verbs[0], reason)
         return
     options = _options(strategy, steps, step_pause, surge, unavailable, keep_warm, analysis, metric)
@@ -98,6 +99,8 @@ def promote(
     wish["suite"] = suite_in(suite)
     if dry_run:
         _show(f"{name}:{version}", yard.deployments.preview(name, version, **wish), as_json)
+        if not force and not as_json:
+            print("not looked at here: evidence, without which it is first validated in staging")
         return
     before = _counted(yard)
     asked = yard.deployments.promote_to_production(name, version, **wish, force=force, reason=reason, wait=False)
@@ -133,11 +136,24 @@ def _options(
     )
 
 
+def _need_alone(context: typer.Context, verb: str) -> None:
+    """What else is said about a rollout would have no effect on the one under way."""
+    sources = ((name, context.get_parameter_source(name)) for name in context.params)
+    given = [name for name, source in sources if source is not None and source.name == "COMMANDLINE"]
+    for name in given:
+        if name not in ("ref", "reason", verb):
+            option = "json" if name == "as_json" else name.replace("_", "-")
+            raise typer.BadParameter(f"--{option} says nothing to --{verb}; leave it out")
+
+
 def _intervene(yard: Yard, ref: str, verb: str, reason: str) -> None:
     from modelyard.deployment.rollout import describe
     from modelyard.refs import ModelRef
 
-    name = ModelRef.parse(ref).name
+    asked = ModelRef.parse(ref)
+    name, target = asked.name, yard.repository.environment("production").get(asked.name).target
+    if asked != ModelRef(name) and target and (asked.version, asked.tag) != (target.version, None):
+        raise Conflict(f"the last rollout of {name} is to {target}, not to {ref}", remedy=f"name it, or {name} alone")
     now = getattr(yard.deployments, verb)(name, reason=reason)
     goes_back = f"it goes back to {now.target}" if now.target else "it is not served"
     print(f"{name}: {describe(now) or goes_back}")

@@ -266,10 +266,14 @@ class DeploymentManager:
     ) -> Deployment:
         """Change how a model runs in an environment, such as `resources.gpus=1`, now and from now on.
 
-        One that is deployed is rolled over; one that is not will run so. Raises InvalidInput for what can't be set.
+        One that is deployed is rolled over; one that is not will run so. Raises InvalidInput for what can't be set,
+        NotFound for a model that is not there, Conflict while a rollout of it is under way.
         """
         name = parse_name(model_name)
+        self.repo.tags(name)  # raises NotFound where there is no such model
         now = self.repo.environment(environment).get(name)
+        if now.rolling and now.outcome == "running":
+            raise _in_the_way(name, environment, now)
         why = f"set {' '.join(changes)} of {name}" + (f": {reason}" if reason else "")
         size = Size(strategy=promotion.back(now.spec), changes=tuple(changes))
         return self._roll(name, environment, now.target, why=why, size=size, wait=wait and bool(now.target), seen=now)
@@ -362,10 +366,7 @@ class DeploymentManager:
             if old.rolling and old.outcome == "running" and seen is None:
                 if old.target == pin and spec == old.spec:
                     return None  # it is on its way already: wait for it
-                raise Conflict(
-                    f"a rollout of {model} to {old.target} is under way in {environment}",
-                    remedy=f"wait for it, or stop it with {_WAY_OUT[environment]}",
-                )
+                raise _in_the_way(model, environment, old)
             asked = old.ask(pin, spec=spec, evidence=evidence)
             if self._target == "none":
                 return asked.finished()
@@ -382,7 +383,16 @@ class DeploymentManager:
 
 WHERE = {"local": "on this machine", "kubernetes": "in the cluster"}
 WHO = {"local": "up", "kubernetes": "controller"}
-_WAY_OUT = {"production": "`modelyard rollback`", "staging": "`modelyard undeploy --from staging`"}
+
+
+def _in_the_way(model: str, environment: str, now: Deployment) -> Conflict:
+    stop = f"promote {model} --abort" if environment == "production" else f"undeploy {model} --from {environment}"
+    wait = f"resume it with `modelyard promote {model} --resume`" if now.progress.pause else "wait for it"
+    paused = ", and paused" if now.progress.pause else ""
+    return Conflict(
+        f"a rollout of {model} to {now.target} is under way in {environment}{paused}",
+        remedy=f"{wait}, or stop it with `modelyard {stop}`",
+    )
 
 
 def _pin(version: ModelVersion) -> Pin:

@@ -159,6 +159,8 @@ def _wait(deployment: Deployment) -> str:
         return how
     metrics = ", ".join(metric.check for metric in analysis.metrics)
     also = f", also by {metrics}" if metrics else ""
+    if step.pause_s is None:
+        return f"{how}; go back before if {deployment.target} is found to be worse than {deployment.serving}{also}"
     return f"{how}; go on if {deployment.target} is no worse than {deployment.serving}{also}, else go back"
 
 

@@ -86,12 +86,12 @@ def strategy(
     contradict each other."""
     base = configured.get(model) or configured.get(ANY_MODEL) or Rollout()
     said = {f.name: getattr(options, f.name) for f in fields(options)}
-    if options.strategy is None and (options.steps or options.step_pause_s is not None):
+    if options.strategy is None and (options.steps is not None or options.step_pause_s is not None):
         said["strategy"] = "canary"
     if options.metrics and options.analysis is None:
         said["analysis"] = True
     rules = base.model_copy(update={name: value for name, value in said.items() if value is not None})
-    if rules.strategy == "rolling" and (options.steps or options.step_pause_s is not None):
+    if rules.strategy == "rolling" and (options.steps is not None or options.step_pause_s is not None):
         raise InvalidInput("a rolling update has no steps", remedy="use --strategy canary, or leave --steps out")
     if options.metrics and not rules.analysis:
         raise InvalidInput("without an analysis nothing is measured", remedy="leave --no-analysis or --metric out")

@@ -12,6 +12,7 @@ from modelyard.errors import InvalidInput
 from modelyard.repository import DeploymentSpec
 from modelyard.store.documents import problem
 
+MOST_REPLICAS = 64
 _adapter = TypeAdapter(DeploymentSpec)
 
 
@@ -34,9 +35,25 @@ def changed(spec: DeploymentSpec, changes: Iterable[str]) -> DeploymentSpec:
         else:
             document[first] = value or None
     try:
-        return replace(_adapter.validate_python(document), strategy=spec.strategy)
+        found = replace(_adapter.validate_python(document), strategy=spec.strategy)
     except ValidationError as error:
         raise InvalidInput(f"this can't be set: {problem(error)}", remedy="mend the value") from error
+    _check(found)
+    return found
+
+
+def _check(spec: DeploymentSpec) -> None:
+    """Earlier entries of the journals may hold other numbers, so the values themselves take them."""
+    if not 1 <= spec.replicas <= MOST_REPLICAS:
+        raise InvalidInput(
+            f"replicas can't be {spec.replicas}", remedy=f"give 1 to {MOST_REPLICAS}, or use `modelyard undeploy`"
+        )
+    if spec.min_replicas not in (None, 0):
+        raise InvalidInput(f"min_replicas can't be {spec.min_replicas}", remedy="give 0, or replicas")
+    if spec.max_replicas is not None and spec.max_replicas < spec.replicas:
+        raise InvalidInput(
+            f"max_replicas can't be {spec.max_replicas} with {spec.replicas} replicas", remedy="give no fewer"
+        )
 
 
 def _keys(document: dict[str, Any]) -> list[str]:

@@ -27,12 +27,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -47,6 +49,7 @@ from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import Digest
 from modelyard.wording import phrase
 
+ASKED_BY = ("messages", "prompt", "input", "inputs")  # what tells the kinds of requests apart
 _RULES = 2  # raised when the same words come to ask for something else: evidence of before is stale then
 _DIGEST = r"^sha256:[0-9a-f]{64}$"
 
@@ -55,10 +58,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _asks_something(request: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if not request.keys() & ASKED_BY:
+        raise ValueError(f"a request has one of {', '.join(ASKED_BY)}")
+    return request
+
+
+Request = Annotated[dict[str, JsonValue], AfterValidator(_asks_something)]
+
+
 class Golden(_Part):
     """A request, and what its answer must hold: `expect` is compared where it speaks, the rest may be anything."""
 
-    request: dict[str, JsonValue]
+    request: Request
     expect: dict[str, JsonValue]
     tolerance: float = Field(1e-6, ge=0)
 
@@ -99,7 +111,7 @@ class Latency(_Part):
     requests: int = Field(50, ge=1, le=1_000_000)
     duration_s: float | None = Field(None, gt=0, le=3600)
     concurrency: int = Field(1, ge=1, le=256)
-    request: dict[str, JsonValue] | None = None
+    request: Request | None = None
 
     @model_validator(mode="after")
     def _sound(self) -> Latency:
@@ -204,10 +216,21 @@ def _located(custom: Custom, where: str, locate: Locate) -> Custom:
     return Custom(check=f"{path}:{custom.function}", digest=found)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where YAML's own would take the last one and drop the other's checks."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, count in counts.items():
+            if count > 1:
+                raise yaml.MarkedYAMLError(problem=f"{key!r} is given {count} times", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_document(path: Path, where: str) -> Any:
     """What a YAML file holds. Raises NotFound and InvalidInput, naming the file as `where`."""
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe one
     except FileNotFoundError:
         raise NotFound(f"there is no suite {where}", remedy="check the path") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

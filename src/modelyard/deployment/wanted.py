@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from modelyard.deployment.routing import NO_TAGS, Deployments, Tags
 from modelyard.deployment.rules import Rules
-from modelyard.errors import ModelyardError
+from modelyard.errors import ModelyardError, NotFound
 from modelyard.repository import Environment
 
 _INTERVAL_S = 0.5
@@ -52,7 +52,14 @@ class Reader:
     def _gather_rare(self, deployments: Deployments) -> None:
         models = sorted({model for own in deployments.values() for model in own})
         with ThreadPoolExecutor(16) as pool:
-            self._tags = dict(zip(models, pool.map(self.tags, models), strict=True))
+            self._tags = dict(zip(models, pool.map(self._tags_of, models), strict=True))
+
+    def _tags_of(self, model: str) -> Mapping[str, str]:
+        """None of one that is gone, which holds up no other."""
+        try:
+            return self.tags(model)
+        except NotFound:
+            return {}
 
 
 @dataclass(slots=True)
