@@ -59,6 +59,7 @@ KINDS = (
     Kind("rolling 2 -> 2", 2),
     Kind("rolling 1 -> 1", 1),
     Kind("canary 2 -> 2, 25 and 50 % for 1 s", 2, canary=True),
+    Kind("canary 1 -> 1, 25 and 50 % for 1 s", 1, canary=True),
 )
 
 

@@ -188,6 +188,11 @@ def test_how_a_model_runs_is_set_within_limits(yard: Cli, monkeypatch: pytest.Mo
     refused(yard("deploy", "set", "nosuch", "replicas=2", "--in", "production"), "there is no model 'nosuch'")
 
 
+def test_what_has_no_effect_on_one_machine_is_said(yard: Cli) -> None:
+    set_to = yard("deploy", "set", "good", "env.DEBUG=1", "replicas=2", "--in", "staging")
+    assert (set_to.code, set_to.err) == (0, "note: env.DEBUG=1 has an effect on Kubernetes only\n")
+
+
 def test_import_finds_name_and_version_by_itself(yard: Cli, folder: Path) -> None:
     (folder / "My model!").mkdir()
     (folder / "My model!" / "config.json").write_text("{}")

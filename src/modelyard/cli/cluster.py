@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from threading import Event
 from typing import Annotated, Literal
 
@@ -74,8 +75,14 @@ def change(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rollout has ended.")] = True,
 ) -> None:
     """Change how a model runs in an environment; what is deployed there is rolled over."""
-    yard_of(context).deployments.configure(name, environment, changes, reason=reason, wait=wait)
+    from modelyard.deployment.spec import ANYWHERE
+
+    yard = yard_of(context)
+    yard.deployments.configure(name, environment, changes, reason=reason, wait=wait)
     print(f"{name} in {environment}: {', '.join(changes)}")
+    idle = [each for each in changes if each.partition("=")[0] not in ANYWHERE]
+    if idle and yard.settings.deployment.target == "local":
+        print(f"note: {', '.join(idle)} has an effect on Kubernetes only", file=sys.stderr)
 
 
 def _asked_to_stop() -> Event:

@@ -166,7 +166,8 @@ def _show(ref: str, seen: Preview, as_json: bool) -> None:
     print(f"{ref} in production, if everything goes well:")
     for number, step in enumerate(seen.steps, 1):
         print(f"{number:3}. {step}")
-    print(f"at most {seen.processes} replicas run, never fewer than {seen.least} get requests")
+    most = f"{seen.processes} replicas run" if seen.processes != 1 else "1 replica runs"
+    print(f"at most {most}, never fewer than {seen.least} get requests")
 
 
 def _follow(yard: Yard, name: str, asked: Deployment, before: Statistics | None, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from modelyard.repository import DeploymentSpec
 from modelyard.store.documents import problem
 
 MOST_REPLICAS = 64
+ANYWHERE = ("replicas", "min_replicas", "resources.memory")  # what has an effect on one machine, too
 _adapter = TypeAdapter(DeploymentSpec)
 
 
