@@ -88,7 +88,7 @@ class EngineError(ModelyardError):
 
 class StoreError(ModelyardError):
     code, status = "store", 503
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: who started the command may do so again
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong with what was asked for
 
 
 class Unavailable(ModelyardError):

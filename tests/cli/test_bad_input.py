@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.errors import StoreError
 from ports import free_port
 
 from .conftest import Cli, refused
@@ -142,8 +143,6 @@ COMMANDS = {
     "ls --store list.json": "there is no store at list.json",
     "ls --store ftp://host": "'ftp://host' names no store; use s3://bucket/prefix",
     "ls --store s3://": "names no store; use s3://bucket/prefix",
-    "init list.json": "list.json as a store",
-    "init list.json/x": "check the path",
     "init ftp://host": "names no store",
     # Configuration.
     "config get nowhere key": "set it with `modelyard config set nowhere key VALUE`",
@@ -202,6 +201,13 @@ def test_a_command_that_can_not_be_carried_out(yard: Cli, folder: Path, line: st
     make_traps(folder)
 
     refused(yard(*shlex.split(line)), COMMANDS[line])
+
+
+@pytest.mark.parametrize(("path", "said"), [("list.json", "list.json as a store"), ("list.json/x", "check the path")])
+def test_a_file_can_not_be_a_store(yard: Cli, folder: Path, path: str, said: str) -> None:
+    make_traps(folder)
+
+    refused(yard("init", path), said, code=StoreError.exit_code)
 
 
 USAGE = {

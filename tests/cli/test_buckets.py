@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.errors import StoreError
+
 from .conftest import Cli, refused
 
 
@@ -67,11 +69,16 @@ def test_nothing_secret_is_printed(cli: Cli, bucket: str) -> None:
 
 
 def test_a_bucket_that_is_not_there(cli: Cli, bucket: str) -> None:
-    refused(cli("ls", "--store", "s3://no-such-bucket-here"), "s3://no-such-bucket-here", "check its address")
+    refused(
+        cli("ls", "--store", "s3://no-such-bucket-here"),
+        "s3://no-such-bucket-here",
+        "check its address",
+        code=StoreError.exit_code,
+    )
 
 
 def test_a_secret_that_is_wrong(cli: Cli, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 
-    refused(cli("init", bucket), bucket, "permissions")
-    refused(cli("ls", "--store", bucket), bucket, "permissions")
+    refused(cli("init", bucket), bucket, "permissions", code=StoreError.exit_code)
+    refused(cli("ls", "--store", bucket), bucket, "permissions", code=StoreError.exit_code)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.errors import StoreError
+
 from .conftest import Cli, refused
 
 FILES = {
@@ -72,7 +74,7 @@ def test_a_store_that_is_not_there(yard: Cli, monkeypatch: pytest.MonkeyPatch) -
 def test_a_cache_that_can_not_be_used(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_CACHE", "/dev/null/cache")
 
-    refused(yard("pull", "good"), "/dev/null/cache", "set MODELYARD_CACHE to another folder")
+    refused(yard("pull", "good"), "/dev/null/cache", "set MODELYARD_CACHE to another folder", code=StoreError.exit_code)
 
 
 def test_the_help_needs_no_settings(cli: Cli, folder: Path) -> None:
