@@ -170,6 +170,18 @@ CASES: dict[str, tuple[Deployment, Sequence[Replica], Moment, Plan]] = {
         NOW,
         Plan(frozenset("ab"), ()),
     ),
+    "new ones that are more than a step wants go on until old ones are ready again": (
+        rolling(CANARY),
+        [OTHER, replica("e", V2)],
+        NOW,
+        Plan(frozenset("de"), (Start(V1), Reach()), 10),
+    ),
+    "then they go": (
+        rolling(CANARY),
+        [replica("a", V1), OTHER, replica("e", V2, since_s=1)],
+        NOW,
+        Plan(frozenset("ad"), (Reach(),), 10),
+    ),
     "one fewer may answer when there is no room": (
         rolling(Strategy(surge=0, unavailable=1)),
         OLD,

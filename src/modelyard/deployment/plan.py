@@ -203,14 +203,17 @@ def _carriers(deployment: Deployment, new: Sequence[Replica], old: Sequence[Repl
     """Who carries the traffic: the ready new ones, and old ones beside them or while there are too few.
 
     Of what serves, a starting one counts too: it is needed until the new ones are ready. An old one that has left
-    traffic comes back in a rollout only. A pool takes the work of all old ones over at once.
+    traffic comes back in a rollout only. More new ones than wanted go on while old ones that are to stand beside them
+    are not ready. A pool takes the work of all old ones over at once.
     """
     ready = [r for r in new if r.state == "ready"]
     needed = [r for r in old if r.pin == deployment.serving or (r.state == "ready" and _may_carry(r, deployment))]
     if deployment.spec.on_demand and deployment.target:
         return ready or needed
-    ready = ready[: need.new]
-    return [*ready, *needed[: _still(need, len(ready))]]
+    ready, spare = ready[: need.new], ready[need.new :]
+    needed = needed[: _still(need, len(ready))]
+    missing = max(need.beside, need.least) - len(ready) - sum(r.state == "ready" for r in needed)
+    return [*ready, *needed, *spare[: max(0, missing)]]
 
 
 def _may_carry(old: Replica, deployment: Deployment) -> bool:
