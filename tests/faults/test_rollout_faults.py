@@ -138,6 +138,8 @@ def test_the_store_is_gone_for_a_while(far: Machine, proxy: FaultyProxy) -> None
         answered = load.answered.total()
         wait_for(lambda: load.answered.total() > answered + 100, what=far.log)
         proxy.decide = lambda _: None
+        wait_for(lambda: [r.state for r in far.replicas(NEW) if not r.error] == ["ready"] * 2, what=far.log)
+        wait_for(lambda: not far.replicas(OLD), what=far.log)
         wait_for(lambda: far.deployment().outcome == "done", what=far.log)
     assert not load.failures
     assert str(far.deployment().serving) == NEW

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelyard.repository.manifest import Signature, Tensor
 from modelyard.serving.batcher import Batcher, QueueFull
@@ -195,3 +197,49 @@ def test_outputs_that_do_not_match_the_rows_are_the_models_fault() -> None:
     runtime.gate.set()
     with pytest.raises(ModelFailed, match=r"output 'x' has shape \[1, 2\] for a batch of 8"):
         run(runtime, lambda batcher: batcher.infer(rows(*range(20))))
+
+
+SIZES = st.lists(st.integers(1, 20), min_size=1, max_size=30)  # rows of each request
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), sizes=SIZES, max_batch=st.integers(1, 9), queue_limit=st.integers(1, 80))
+def test_whatever_comes_everybody_gets_their_own(
+    data: st.DataObject, sizes: list[int], max_batch: int, queue_limit: int
+) -> None:
+    """Requests of any size, some of which fail or are given up, before the queue, in it or while they are computed."""
+    bad = data.draw(st.sets(st.integers(0, len(sizes) - 1), max_size=3), label="those that fail")
+    gone = data.draw(st.sets(st.integers(0, len(sizes) - 1)), label="those that are given up")
+    opens_at = data.draw(st.integers(0, len(sizes)), label="the model begins after so many")
+    requests = [
+        rows(*(666 if number in bad else 1000 + 50 * number + row for row in range(size)))
+        for number, size in enumerate(sizes)
+    ]
+    runtime = EchoRuntime()
+
+    async def scenario(batcher: Batcher) -> list[Any]:
+        tasks = []
+        for number, request in enumerate(requests):
+            if number == opens_at:
+                runtime.gate.set()
+            tasks += start(batcher, request)
+            await asyncio.sleep(0)
+            given_up = data.draw(st.sampled_from(sorted(gone)), label="given up now") if gone else number + 1
+            if given_up <= number:
+                tasks[given_up].cancel()
+        runtime.gate.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        found.append(await batcher.infer(rows(7)))  # it takes more
+        return found
+
+    *answers, last = run(runtime, scenario, max_batch=max_batch, queue_limit=queue_limit)
+    for number, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+        if isinstance(answer, dict):
+            assert number not in bad
+            np.testing.assert_array_equal(answer["x"], request["x"])
+        else:
+            expected = (asyncio.CancelledError,) if number in gone else ()
+            failed = (ValueError, ModelFailed) if number in bad else ()
+            assert isinstance(answer, (QueueFull, *expected, *failed)), repr(answer)
+    np.testing.assert_array_equal(last["x"], rows(7)["x"])
+    assert max(runtime.calls) <= max_batch
