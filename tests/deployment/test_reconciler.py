@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -452,15 +453,20 @@ def test_one_models_trouble_holds_up_no_other(yard: Yard) -> None:
 
 
 def test_what_fails_is_tried_again_only_after_a_rest(yard: Yard, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "modelyard.reconciler")
     yard.ask(V2)
     yard.world.fails["start"] = StoreError("the store is away")
     before = yard.world.attempts
+    caplog.clear()
     for _ in range(30):  # three seconds
         yard.world.now += 0.1
         yard.reconciler.tick()
     assert yard.world.attempts - before == 3
-    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["digit in production: the store is away"]  # told once
+    assert [record.message for record in caplog.records] == ["digit in production: the store is away"]  # told once
+    yard.world.fails.clear()
+    yard.world.now += 1
+    yard.reconciler.tick()
+    assert [record.message for record in caplog.records][1:] == [f"start digit:{V2}@{V2.digest} in production"]
 
 
 def test_replicas_that_nobody_wants_any_more_are_ended(yard: Yard) -> None:

@@ -217,9 +217,9 @@ class Reconciler:
                 self._conclude((environment, model), found, bad=isinstance(step, Fail | Hold))
 
     def _start(self, environment: str, ref: ModelRef, deployment: Deployment, *, on_demand: bool) -> None:
-        log.info("start %s in %s%s", ref, environment, " on demand" if on_demand else "")
         try:
             self.target.start(environment, ref, rollout=deployment.rollout, on_demand=on_demand)
+            log.info("start %s in %s%s", ref, environment, " on demand" if on_demand else "")
         except StoreError:
             raise
         except ModelyardError as error:
