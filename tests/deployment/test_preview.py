@@ -52,6 +52,21 @@ def test_a_canary_in_words() -> None:
     )
 
 
+def test_a_share_is_said_once_though_replicas_are_replaced_under_it() -> None:
+    seen = preview(asked(Strategy("canary", steps=(CanaryStep(50, 60),))))
+    assert seen.steps == (
+        "2 of v1.1.0 get all requests",
+        "start a replica of v1.2.0",
+        "v1.2.0 gets 50 % of the requests",
+        "wait 60 s",
+        "stop a replica of v1.1.0, when it has finished its requests",
+        "start a replica of v1.2.0",
+        "2 of v1.2.0 get all requests",
+        "stop a replica of v1.1.0, when it has finished its requests",
+        "v1.2.0 serves",
+    )
+
+
 def test_metrics_are_named() -> None:
     analysis = Analysis(metrics=(CustomMetric("quality.py:loss", "lower"),))
     seen = preview(asked(Strategy("canary", steps=(CanaryStep(5, 60),), analysis=analysis)))

@@ -39,7 +39,7 @@ class _World:
     replicas: dict[str, Replica] = field(default_factory=dict)
     now: float = 0.0
     words: list[str] = field(default_factory=list)
-    shared: tuple[int | None, Counter[Pin]] = (None, Counter())
+    traffic: str = ""  # what was said of it last
     names: itertools.count[int] = field(default_factory=itertools.count)
 
     def add(self, pin: Pin, state: ReplicaState, *, on_demand: bool = False) -> None:
@@ -70,10 +70,10 @@ class _World:
                 r, routed=name in decided.routed, unrouted_s=None if name in decided.routed else 1.0
             )
         counts = Counter(r.pin for r in self.replicas.values() if r.routed)
-        shared = (decided.share if len(counts) > 1 else None, counts)
-        if shared != self.shared and counts:
-            self.shared = shared
-            self._say(_traffic(self.deployment, counts, decided.share))
+        traffic = _traffic(self.deployment, counts, decided.share) if counts else ""
+        if traffic and traffic != self.traffic:
+            self.traffic = traffic
+            self._say(traffic)
         return before != decided.routed
 
     def _do(self, step: object) -> None:
