@@ -60,12 +60,13 @@ def test_a_canary_step_by_step_and_the_way_back_at_once(serving: Machine) -> Non
     load = Load(serving.port, serving.model)
     with load.running():
         serving.promote(NEW, rollout=RolloutOptions(steps="25,50", step_pause_s=0.5, keep_warm_s=60), suite=golden(NEW))
-        assert whys(serving)[-6:] == [
-            "step 1 of 3 (0 %) is passed; next 25 %",
+        assert whys(serving)[-7:] == [
+            f"{NEW} is asked the golden requests",
+            "the step of the golden requests is passed; next 25 %",
             f"{NEW} gets 25 % of the requests, for 0.5 s",
-            "step 2 of 3 (25 %) is passed; next 50 %",
+            "step 1 of 2 (25 %) is passed; next 50 %",
             f"{NEW} gets 50 % of the requests, for 0.5 s",
-            f"step 3 of 3 (50 %) is passed; {NEW} takes over",
+            f"step 2 of 2 (50 %) is passed; {NEW} takes over",
             f"{NEW} serves",
         ]
         kept = {r.id for r in serving.replicas(OLD)}

@@ -55,15 +55,25 @@ def _asked_for(deployment: Deployment, at: float, by: str) -> Pause | None:
     return Pause("step", f"the step {now} waits to be resumed", by, at) if now and now.pause_s is None else None
 
 
+def numbered(deployment: Deployment) -> str:
+    """Such as `step 1 of 3`: of the steps that somebody asked for, before which the golden requests come."""
+    steps = canary.steps(deployment)
+    first = steps.count(canary.UNSEEN)
+    return f"step {deployment.progress.step + 1 - first} of {len(steps) - first}"
+
+
 def _reached(deployment: Deployment, pause: Pause | None) -> str:
     now = canary.step(deployment)
+    if now == canary.UNSEEN:
+        return f"{deployment.target} is asked the golden requests"
     until = ", until it is resumed" if pause else f", for {now.pause_s:g} s" if now and now.pause_s else ""
     return f"{deployment.target} gets {now} of the requests{until}"
 
 
 def _step(deployment: Deployment) -> str:
     """Such as `step 1 of 3 (5 %)`."""
-    return f"step {deployment.progress.step + 1} of {len(canary.steps(deployment))} ({canary.step(deployment)})"
+    now = canary.step(deployment)
+    return "the step of the golden requests" if now == canary.UNSEEN else f"{numbered(deployment)} ({now})"
 
 
 def _next(deployment: Deployment) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from modelyard.deployment import canary
+from modelyard.deployment.outcomes import numbered
 from modelyard.errors import Conflict, RolloutFailed
 from modelyard.repository import Deployment, Environment
 
@@ -60,12 +61,13 @@ def describe(now: Deployment) -> str:
         return ""
     if step is None:
         words = f"{now.target} takes over"
+    elif step == canary.UNSEEN:
+        words = f"{now.target} {'is' if progress.since else 'is to be'} asked the golden requests"
     elif now.spec.strategy.kind == "rolling":
         words = f"{now.target} takes over" if progress.since is None else f"{now.target} is watched"
     else:
         gets = "gets" if progress.since else "is to get"
-        number = f"step {progress.step + 1} of {len(canary.steps(now))}"
-        words = f"{number}: {now.target} {gets} {step} of the requests"
+        words = f"{numbered(now)}: {now.target} {gets} {step} of the requests"
     return f"{words}; paused: {progress.pause.why}" if progress.pause else words
 
 
