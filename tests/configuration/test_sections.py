@@ -23,6 +23,7 @@ GOOD: list[tuple[str, str, Any, Any]] = [
     ("validation", "task:text-generation", {"scanned": True}, {"scanned": True}),
     ("events", "webhook", "https://hooks.example.com/m?team=a", "https://hooks.example.com/m?team=a"),
     ("rollout", "*", {"strategy": "canary", "steps": "5,25:60,50:resume"}, None),
+    ("rollout", "digits", {"steps": "5,50"}, Rollout(steps="5,50")),
     ("our-own", "anything", {"at": ["all"]}, {"at": ["all"]}),
 ]
 UNEQUAL = {
@@ -67,6 +68,13 @@ BAD: list[tuple[str, str, Any, str]] = [
         r"^rollout.\*.metrics can't be 'quality:loss'; write each as quality",
     ),
     ("rollout", "digits", {"bounds": {"confidence": 1}}, "bounds.confidence: it must be below 1"),
+    (
+        "rollout",
+        "digits",
+        {"strategy": "rolling", "steps": "5,25", "step_pause_s": 60},
+        "^rollout.digits: a rolling update has no steps; use the strategy canary, or leave steps and step_pause_s out$",
+    ),
+    ("rollout", "*", {"strategy": "rolling", "step_pause_s": 5}, "no steps; .* leave step_pause_s out"),
 ]
 
 

@@ -162,6 +162,8 @@ def parse(section: str, key: str, value: Any) -> Any:
         ModelRef.parse(ref)
     if section == "routing" and key in parsed.fallback:
         raise InvalidInput(f"routing.{key} falls back to {key} itself", remedy="name another model")
+    if section == "rollout":
+        _refuse_idle_steps(key, parsed)
     return parsed
 
 
@@ -180,6 +182,17 @@ def _refuse_broken_json(section: str, key: str, value: Any) -> None:
         json.loads(value)
     except ValueError as error:
         raise InvalidInput(f"{section}.{key}: {value!r} is broken JSON: {error}", remedy="mend it") from error
+
+
+def _refuse_idle_steps(key: str, rollout: Rollout) -> None:
+    """Without a strategy beside them, steps are those of a canary that a promotion asks for."""
+    said = rollout.model_fields_set
+    idle = [name for name in ("steps", "step_pause_s") if name in said]
+    if idle and "strategy" in said and rollout.strategy == "rolling":
+        raise InvalidInput(
+            f"rollout.{key}: a rolling update has no steps",
+            remedy=f"use the strategy canary, or leave {' and '.join(idle)} out",
+        )
 
 
 def _refusal(section: str, key: str, value: Any, error: ValidationError) -> InvalidInput:
