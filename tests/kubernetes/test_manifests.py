@@ -12,12 +12,14 @@ import yaml
 from modelyard import Yard
 from modelyard.cli.app import run
 from modelyard.deployment.spec import changed
+from modelyard.deployment.targets.kubernetes.manifests import as_yaml, out_of_reach
 from modelyard.errors import InvalidInput
 from modelyard.repository import DeploymentSpec
 from modelyard.repository.environments import Resources
-from modelyard.settings import load_settings
+from modelyard.settings import Settings, load_settings
 
 from .models import KEY, SECRET, register
+from .workloads import settings, workload
 
 
 @pytest.fixture
@@ -98,6 +100,41 @@ def test_a_store_that_pods_can_not_reach(
 
     register(ModelRepository(LocalDisk(tmp_path / "disk")), (tmp_path / "more"), "v1.0.0", 1.0)
     assert "pods can't reach the store" in refused(capsys, "classifier:v1.0.0", "--store", str(tmp_path / "disk"))
+
+
+def test_an_address_that_pods_can_not_reach(
+    yard: Yard, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = yard.settings.s3_endpoint_url
+    assert run(["deploy", "manifests", "classifier:v1.0.0"]) == 0
+    said = capsys.readouterr()
+    assert said.err == (
+        f"note: pods can't reach {address}, which is this machine; set s3_endpoint_url to an address that they can "
+        "reach\n"
+    )
+    assert list(yaml.safe_load_all(said.out))
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("http://localhost:9000", False),
+        ("http://127.0.0.2:9000", False),
+        ("http://[::1]:9000", False),
+        ("http://10.0.0.7:9000", True),
+        ("https://s3.example.com", True),
+        (None, True),
+    ],
+)
+def test_which_addresses_pods_can_reach(address: str | None, reached: bool) -> None:
+    assert (out_of_reach(Settings(s3_endpoint_url=address)) == "") is reached
+
+
+def test_nothing_is_written_as_an_anchor() -> None:
+    spec = DeploymentSpec(2, max_replicas=4, resources=Resources(cpu="500m", memory="2Gi"))
+    text = as_yaml(workload(spec=spec), settings(store_secret="store"))
+    assert "&id" not in text
+    assert "*id" not in text
 
 
 def test_what_can_be_set() -> None:

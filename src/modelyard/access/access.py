@@ -64,10 +64,10 @@ class Access:
             )
 
     def _required(self, host: str) -> bool:
-        return not (self._settings.access.open or _is_loopback(host))
+        return not (self._settings.access.open or is_loopback(host))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens there."""
     try:
         return ipaddress.ip_address(host).is_loopback

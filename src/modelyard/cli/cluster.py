@@ -55,12 +55,14 @@ def manifests(
 ) -> None:
     """Print the objects that a version needs on Kubernetes, as YAML; the same each time."""
     from modelyard.deployment.spec import changed
-    from modelyard.deployment.targets.kubernetes.manifests import as_yaml, wanted
+    from modelyard.deployment.targets.kubernetes.manifests import as_yaml, out_of_reach, wanted
 
     yard = yard_of(context)
     version, spec, where = wanted(yard.repository, ref, environment, yard.settings.deployment.replicas)
     workload = yard.cluster.workloads.of(version, where, changed(spec, changes or ()))
     print(as_yaml(workload, yard.settings.kubernetes), end="")
+    if problem := out_of_reach(yard.settings):
+        print(f"note: {problem}", file=sys.stderr)
 
 
 def change(

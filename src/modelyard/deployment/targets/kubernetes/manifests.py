@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import urlsplit
+
 import yaml
 
+from modelyard.access.access import is_loopback
 from modelyard.deployment.targets.kubernetes.objects import objects
 from modelyard.deployment.targets.kubernetes.workload import Workload
 from modelyard.errors import InvalidInput, NotFound
 from modelyard.refs import ModelRef
 from modelyard.repository import DeploymentSpec, ModelRepository, ModelVersion
-from modelyard.settings import KubernetesSettings
+from modelyard.settings import KubernetesSettings, Settings
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what occurs twice out twice: anchors would be one more thing to understand in a diff."""
+
+    def ignore_aliases(self, _: Any) -> bool:
+        return True
 
 
 def as_yaml(workload: Workload, settings: KubernetesSettings) -> str:
     """The objects of a workload, in the order in which they are to be applied."""
-    return yaml.safe_dump_all(objects(workload, settings, settings.namespace), sort_keys=False, width=4096)
+    found = objects(workload, settings, settings.namespace)
+    text: str = yaml.dump_all(found, Dumper=_Dumper, sort_keys=False, width=4096)
+    return text
+
+
+def out_of_reach(settings: Settings) -> str:
+    """What the objects name that pods can't reach, and what to do about it; empty if there is nothing."""
+    address = settings.s3_endpoint_url
+    if not address or not is_loopback(urlsplit(address).hostname or ""):
+        return ""
+    return f"pods can't reach {address}, which is this machine; set s3_endpoint_url to an address that they can reach"
 
 
 def wanted(
