@@ -34,7 +34,7 @@ def test_steps_are_counted_as_they_were_asked_for(analysis: Analysis | None) -> 
         "v1.2.0 is asked the golden requests",
         "the step of the golden requests is passed; next 5 %",
     ]
-    moves = [Reach(), Advance()] * (3 if analysis else 2)
+    moves: list[Recorded] = [Reach(), Advance()] * (3 if analysis else 2)
     assert told(canary, *moves) == [
         *(golden if analysis else ()),
         "step 1 of 2: v1.2.0 is to get 5 % of the requests",

@@ -11,7 +11,7 @@ import psutil
 from lightkube.resources.core_v1 import Pod
 
 from modelyard import Yard
-from modelyard.deployment.manager import Status
+from modelyard.deployment.status import Status
 from modelyard.gateway import Gateway
 from modelyard.gateway import process as envoy
 from modelyard.repository import Deployment

@@ -27,7 +27,7 @@ from modelyard.errors import NotFound
 
 if TYPE_CHECKING:
     from modelyard.deployment import Suite
-    from modelyard.deployment.manager import Status
+    from modelyard.deployment.status import Status
     from modelyard.deployment.targets.logs import Follower
     from modelyard.repository import Deployment
     from modelyard.yard import Yard

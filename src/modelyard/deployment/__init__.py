@@ -13,15 +13,16 @@ _PUBLIC = {
     "ObservedVersion": "modelyard.deployment.observed",
     "Report": "modelyard.deployment.validation",
     "StagedModel": "modelyard.deployment.checks.custom",
-    "Status": "modelyard.deployment.manager",
+    "Status": "modelyard.deployment.status",
     "Suite": "modelyard.deployment.suite",
     "read_suite": "modelyard.deployment.suite",
 }
 
 if TYPE_CHECKING:
     from modelyard.deployment.checks.custom import StagedModel
-    from modelyard.deployment.manager import DeploymentManager, LocalStatus, Status
+    from modelyard.deployment.manager import DeploymentManager, LocalStatus
     from modelyard.deployment.observed import ObservedVersion
+    from modelyard.deployment.status import Status
     from modelyard.deployment.suite import Suite, read_suite
     from modelyard.deployment.validation import Check, Report
 

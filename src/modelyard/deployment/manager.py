@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from modelyard import defaults
 from modelyard.configuration import ConfigurationManager
 from modelyard.deployment import measuring, preflight, promotion
-from modelyard.deployment.crashes import crashes
 from modelyard.deployment.facts import engine_of
 from modelyard.deployment.gate import Gate, ValidationPlan
 from modelyard.deployment.plan import Replica
 from modelyard.deployment.preflight import Room
 from modelyard.deployment.preview import Preview, preview
 from modelyard.deployment.promotion import AS_CONFIGURED, RolloutOptions, Size
-from modelyard.deployment.rollout import describe, wait_for_rollout
+from modelyard.deployment.rollout import wait_for_rollout
+from modelyard.deployment.status import Seen, Status, rows
 from modelyard.deployment.suite import Suite
 from modelyard.deployment.suites import Files
 from modelyard.deployment.validation import Report
@@ -54,22 +54,6 @@ class LocalStatus:
     engine: Callable[[ModelVersion, str | None], dict[str, str]] = lambda version, _: engine_of(version)
     room: Callable[[ModelVersion], Room | None] = lambda _: None  # for replicas of a version; None: not known
     troubles: Callable[[], Mapping[tuple[str, str], str]] = dict  # environment, model → in words
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """One model in one environment, for people and for `--json`. One that is `on_demand` needs no replica; `ready` is 1
-    while it is loaded."""
-
-    environment: str
-    model: str
-    serving: str | None
-    target: str | None
-    ready: int
-    wanted: int
-    outcome: str
-    reason: str
-    on_demand: bool = False
 
 
 class DeploymentManager:
@@ -280,21 +264,10 @@ class DeploymentManager:
 
     def status(self) -> list[Status]:
         """Every model in every environment."""
-        replicas, loaded, troubles = self._local.replicas(), self._local.loaded(), self._local.troubles()
-        rows = []
-        for name in ("production", "staging"):
-            for model, d in sorted(self.repo.environment(name).read().items()):
-                if d.serving is None and d.target is None and d.outcome == "done":
-                    continue  # undeployed
-                own = [r for r in replicas if (r.environment, r.model) == (name, model)]
-                ready = sum(r.state == "ready" for r in own)
-                ready += any((name, model, str(ref.version)) in loaded for ref in d.on_demand(model))
-                serving, target = (str(pin) if pin else None for pin in (d.serving, d.target))
-                on_demand = d.spec.on_demand
-                wanted = d.spec.replicas if d.target and not on_demand else 0
-                reason = "; ".join(filter(None, (d.reason or describe(d), crashes(own), troubles.get((name, model)))))
-                rows.append(Status(name, model, serving, target, ready, wanted, d.outcome, reason, on_demand))
-        return rows
+        local = self._local
+        seen = Seen(local.replicas(), local.loaded(), local.troubles(), time.time())
+        environments = [self.repo.environment(name) for name in ("production", "staging")]
+        return [row for each in environments for row in rows(each.name, each.read(), seen)]
 
     def _need_pool(self, ref: ModelRef) -> None:
         engine = self._local.engine(self.repo.resolve(ref), None)["engine"]
