@@ -175,6 +175,16 @@ def test_promote_tells_before_it_does(yard: Cli, monkeypatch: pytest.MonkeyPatch
     refused(yard("promote", "good:v1.1.0", "--steps", "", "--dry-run"), "'' is no step")
 
 
+def test_promote_says_when_there_is_nothing_to_compare(yard: Cli) -> None:
+    note = "nothing serves yet to compare v1.0.0 with, so this is a plain rollout, without steps or analysis"
+    asked = ("promote", "good:v1.0.0", "--steps", "5,50")
+    assert yard(*asked, "--dry-run").err == f"note: {note}\n"
+    assert yard(*asked, "--dry-run", "--json").json["note"] == note
+    done = yard(*asked, "--force", "--reason", "first", "--no-wait")
+    assert (done.code, done.out, done.err) == (0, "good:v1.0.0 is asked for in production\n", f"note: {note}\n")
+    assert yard("promote", "good:v1.0.0", "--dry-run").err == ""
+
+
 def test_how_a_model_runs_is_set_within_limits(yard: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELYARD_DEPLOYMENT__TARGET", "none")
     for change, said in (

@@ -9,7 +9,7 @@ import pytest
 
 from modelyard.configuration.sections import Rollout, RolloutAnalysis
 from modelyard.deployment import promotion
-from modelyard.deployment.promotion import RolloutOptions, parse_metric, parse_steps
+from modelyard.deployment.promotion import RolloutOptions, parse_metric, parse_steps, plain
 from modelyard.deployment.suite import Golden, Suite
 from modelyard.errors import Conflict, InvalidInput
 from modelyard.repository import Analysis, CanaryStep, CustomMetric, Deployment, DeploymentSpec, Strategy
@@ -117,6 +117,24 @@ def test_a_suites_golden_requests_are_part_of_the_analysis() -> None:
     large = Suite(golden=(Golden(request={"inputs": ["x" * 300_000]}, expect={}),))
     with pytest.raises(InvalidInput, match="too large to be asked during a rollout"):
         promotion.strategy(RolloutOptions(steps="5"), {}, "digit", large)
+
+
+def test_a_rollout_with_nothing_to_compare_says_so() -> None:
+    canary, watched = (
+        DeploymentSpec(strategy=Strategy("canary", steps=STEPS)),
+        DeploymentSpec(strategy=Strategy(analysis=ANALYSIS)),
+    )
+    pooled = DeploymentSpec(min_replicas=0, strategy=canary.strategy)
+    so = "so this is a plain rollout, without steps or analysis"
+    for spec in (canary, watched):
+        assert plain(Deployment().ask(V1, spec=spec)) == f"nothing serves yet to compare v1.1.0 with, {so}"
+        assert plain(serving(V1).ask(V1, spec=spec)) == f"v1.1.0 serves already, {so}"
+        assert plain(serving(V1).ask(V2, spec=spec)) == ""
+    assert plain(serving(V1).ask(V2, spec=pooled)) == f"what runs on demand is not compared, {so}"
+    from_pool = Deployment().ask(V1, spec=DeploymentSpec(min_replicas=0)).finished()
+    assert plain(from_pool.ask(V2, spec=canary)) == f"what runs on demand is not compared, {so}"
+    assert plain(Deployment().ask(V1, spec=DeploymentSpec())) == ""
+    assert plain(Deployment().ask(V1, spec=canary).finished()) == ""  # another system carries it out
 
 
 def test_back_is_at_once_within_the_same_room() -> None:

@@ -93,6 +93,8 @@ def promote(
         _need_alone(context, verbs[0])
         _intervene(yard_of(context), ref, verbs[0], reason)
         return
+    from modelyard.deployment.promotion import plain
+
     options = _options(strategy, steps, step_pause, surge, unavailable, keep_warm, analysis, metric)
     yard, (name, version) = yard_of(context), named_version(context, ref)
     wish: dict[str, Any] = {"replicas": replicas, "min_replicas": min_replicas, "rollout": options}
@@ -104,6 +106,7 @@ def promote(
         return
     before = _counted(yard)
     asked = yard.deployments.promote_to_production(name, version, **wish, force=force, reason=reason, wait=False)
+    _note(plain(asked))
     if wait:
         _follow(yard, name, asked, before, as_json)
     else:
@@ -168,6 +171,12 @@ def _show(ref: str, seen: Preview, as_json: bool) -> None:
         print(f"{number:3}. {step}")
     most = f"{seen.processes} replicas run" if seen.processes != 1 else "1 replica runs"
     print(f"at most {most}, never fewer than {seen.least} get requests")
+    _note(seen.note)
+
+
+def _note(text: str) -> None:
+    if text:
+        print(f"note: {text}", file=sys.stderr)
 
 
 def _follow(yard: Yard, name: str, asked: Deployment, before: Statistics | None, as_json: bool) -> None:

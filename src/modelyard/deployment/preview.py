@@ -13,6 +13,7 @@ from modelyard.deployment import canary
 from modelyard.deployment.canary import GOOD, Advance, Hold, Moment, Reach
 from modelyard.deployment.outcomes import outcome
 from modelyard.deployment.plan import Fail, Finish, Limits, Plan, Replica, ReplicaState, Start, Stop, plan
+from modelyard.deployment.promotion import plain
 from modelyard.repository import Deployment, Pin
 
 _LIMITS = Limits()
@@ -23,12 +24,13 @@ _MOMENT_S = 0.001  # more than nothing, so that what waits for a time to be over
 @dataclass(frozen=True, slots=True)
 class Preview:
     """`steps` in words. `processes`: how many there are at most; `least`: how many ready replicas get requests at
-    least, once the first one does."""
+    least, once the first one does. `note`: why it is not carried out as somebody might expect, if so."""
 
     steps: tuple[str, ...]
     processes: int
     before: int
     least: int
+    note: str = ""
 
 
 @dataclass(slots=True)
@@ -123,7 +125,7 @@ def preview(asked: Deployment) -> Preview:
             break
         else:
             world.now += wait + _MOMENT_S
-    return Preview(tuple(_grouped(world.words)), most, before, least)
+    return Preview(tuple(_grouped(world.words)), most, before, least, plain(asked))
 
 
 def _waiting(world: _World) -> float | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from modelyard.configuration.sections import ANY_MODEL, Rollout
+from modelyard.deployment import canary
 from modelyard.deployment.spec import changed
 from modelyard.deployment.suite import Suite
 from modelyard.errors import Conflict, InvalidInput
@@ -104,6 +105,20 @@ def strategy(
     warm_s = rules.keep_warm_s or (_WARM_S if analysis and rules.strategy == "rolling" else 0.0)
     steps = parse_steps(rules.steps, rules.step_pause_s) if rules.strategy == "canary" else ()
     return Strategy(rules.strategy, rules.surge, rules.unavailable, steps, analysis, warm_s)
+
+
+def plain(asked: Deployment) -> str:
+    """Why a rollout has none of the steps and the analysis that its strategy speaks of; empty if nothing is amiss."""
+    wanted = asked.spec.strategy.kind == "canary" or asked.spec.strategy.analysis is not None
+    if asked.outcome != "running" or not wanted or canary.beside(asked):
+        return ""
+    if asked.serving is None:
+        why = f"nothing serves yet to compare {asked.target} with"
+    elif asked.serving == asked.target:
+        why = f"{asked.target} serves already"
+    else:
+        why = "what runs on demand is not compared"
+    return f"{why}, so this is a plain rollout, without steps or analysis"
 
 
 def parse_steps(text: str, pause_s: float) -> tuple[CanaryStep, ...]:
