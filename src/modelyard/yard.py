@@ -178,15 +178,15 @@ class Yard:
     def local_status(self, store: Store) -> LocalStatus:
         """What this machine can tell about the deployments of a store, or what the cluster can that it talks to."""
         from modelyard.deployment import LocalStatus
-        from modelyard.deployment.controller import running
+        from modelyard.deployment.controller import running, trusted
         from modelyard.deployment.targets.room import local_room
 
         if self.settings.deployment.target == "kubernetes":
             return Yard(self.settings, store).cluster.status()
-        folder = self.run_folder(store)
+        folder, facts = self.run_folder(store), self.launching.facts
         local = self._local_target(folder)
-        room = partial(local_room, local, self.launching.facts)
-        return LocalStatus(lambda: running(folder), local.peek, local.peek_loaded, self.launching.facts, room)
+        room, trusts = partial(local_room, local, facts), partial(trusted, folder)
+        return LocalStatus(partial(running, folder), local.peek, local.peek_loaded, facts, room, trusted=trusts)
 
     @cached_property
     def launching(self) -> Launching:
@@ -229,8 +229,8 @@ class Yard:
             rules=LatestRules(self.configuration.watch).read,
             analyst=RolloutAnalyst(gateway.statistics, golden_requests(self._client), measure),
         )
-        events = Events(reconciler.environments, self._webhook(), folder)
-        return Controller(folder, reconciler, target, gateway, companions=[*companions, events])
+        beside = [*companions, Events(reconciler.environments, self._webhook(), folder)]
+        return Controller(folder, reconciler, target, gateway, trusts=serving.trust_code, companions=beside)
 
     @cached_property
     def cluster(self) -> Assembly:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelyard.deployment.controller import lock, running
+from modelyard.deployment.controller import lock, running, trusted
 from modelyard.errors import Conflict, SettingsError
 
 
@@ -40,3 +40,13 @@ def test_a_folder_that_can_not_be_used_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"x can't be used: Not a directory; set MODELYARD_STATE"), lock(folder):
         pass
     assert not running(folder)
+
+
+@pytest.mark.parametrize(("text", "found"), [('["digit"]', ("digit",)), ("[]", ()), ("[", None), (None, None)])
+def test_what_it_trusts_is_known_while_it_runs(tmp_path: Path, text: str | None, found: object) -> None:
+    if text is not None:
+        (tmp_path / "trusted.json").write_text(text)
+    assert trusted(tmp_path) is None
+    with lock(tmp_path):
+        assert trusted(tmp_path) == found
+    assert trusted(tmp_path) is None

@@ -35,7 +35,7 @@ from modelyard.repository import (
     Pause,
     Strategy,
 )
-from modelyard.settings import DeploymentSettings, Settings
+from modelyard.settings import DeploymentSettings, ServingSettings, Settings
 from modelyard.store import Memory
 
 from .builders import replica
@@ -59,10 +59,21 @@ class Bench:
         self.checks = GOOD
         self.validated = 0
         self.repository = repository
-        settings = Settings(user="tester", deployment=DeploymentSettings(timeout_s=0.3))
+        settings = Settings(
+            user="tester",
+            deployment=DeploymentSettings(timeout_s=0.3),
+            serving=ServingSettings(trust_code=("digit",)),
+        )
         self.replicas: list[Replica] = []
         self.room: Room | None = None
-        local = LocalStatus(lambda: self.running, lambda: self.replicas, engine=engine_here, room=lambda _: self.room)
+        self.trusted: tuple[str, ...] | None = None
+        local = LocalStatus(
+            lambda: self.running,
+            lambda: self.replicas,
+            engine=engine_here,
+            room=lambda _: self.room,
+            trusted=lambda: self.trusted,
+        )
         self.manager = DeploymentManager(repository, target=target, settings=settings, local=local)
 
     def promote(self, version: str, **options: Any) -> Deployment:
@@ -416,6 +427,20 @@ def test_a_metric_that_can_not_work_is_refused_before_anything_begins(bench: Ben
             verb("v1.2.0", rollout=asked)
     assert bench.validated == 0
     assert bench.repository.environment("production").get("digit").outcome == "done"
+
+
+def test_a_metric_that_would_not_be_taken_is_refused_before_anything_begins(bench: Bench, tmp_path: Path) -> None:
+    bench.force("v1.1.0")
+    (tmp_path / "quality.py").write_text("def loss(version):\n    return 1\n")
+    asked = RolloutOptions(metrics=(f"{tmp_path / 'quality.py'}:loss:lower",))
+    bench.trusted = ()
+    for verb in (bench.promote, partial(bench.manager.preview, "digit")):
+        with pytest.raises(Refused, match=r"quality\.py:loss is Python code, which the `modelyard up` that runs"):
+            verb("v1.2.0", rollout=asked)
+    assert bench.repository.environment("production").get("digit").outcome == "done"
+    for trusted in (None, ("digit",)):
+        bench.trusted = trusted
+        assert bench.manager.preview("digit", "v1.2.0", rollout=asked).steps
 
 
 def test_a_rollback_is_no_canary(bench: Bench) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from modelyard.deployment.measuring import Measuring, Observed, compared, prepared
+from modelyard.deployment.measuring import Measuring, Observed, compared, prepared, require_trust_there
 from modelyard.errors import InvalidInput, ModelyardError, NotFound, Refused, Unavailable
 from modelyard.refs import ModelRef
-from modelyard.repository import CustomMetric, ModelVersion
+from modelyard.repository import Analysis, CustomMetric, ModelVersion, Strategy
 from modelyard.settings import GatewaySettings, ServingSettings, Settings
 
 from .bench import VERSION
@@ -163,6 +163,16 @@ def test_one_that_is_not_trusted_or_not_there(prepare: Callable[..., CustomMetri
     assert not (tmp_path / "ran").exists()
     with pytest.raises(NotFound, match=r"the metric's file nowhere\.py can't be read: No such file or directory"):
         prepared([CustomMetric("nowhere.py:loss", "lower")], VERSION, lambda name, _: tmp_path / name, ())
+
+
+def test_one_that_is_trusted_here_alone() -> None:
+    one = returning("1")
+    asked = Strategy(analysis=Analysis(metrics=(one,)))
+    with pytest.raises(Refused, match=f"the `modelyard up` that runs does not trust; start it .* {one.digest} in"):
+        require_trust_there(asked, VERSION, ("another-model",))
+    require_trust_there(asked, VERSION, (one.digest,))
+    require_trust_there(asked, VERSION, ("digit",))
+    require_trust_there(Strategy(), VERSION, ())
 
 
 def test_the_tolerance_is_in_the_metrics_own_unit() -> None:

@@ -129,6 +129,16 @@ def test_a_metric_that_is_not_trusted_is_refused(serving: Machine) -> None:
     assert str(serving.deployment().target) == OLD
 
 
+def test_a_metric_that_is_trusted_only_by_who_promotes_is_refused(machine: Machine) -> None:
+    (machine.folder / "quality.py").write_text(QUALITY)
+    machine.variables["MODELYARD_SERVING__TRUST_CODE"] = "[]"
+    machine.start()
+    del machine.variables["MODELYARD_SERVING__TRUST_CODE"]
+    refused = machine.run("promote", f"{machine.model}:{NEW}", "--metric", "quality.py:error:lower", "--dry-run")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused
+    assert "the `modelyard up` that runs does not trust; start it again with sha256:" in refused.stderr
+
+
 def test_paused_resumed_and_aborted_by_hand(serving: Machine) -> None:
     load = Load(serving.port, serving.model)
     asked = ("promote", f"{serving.model}:{NEW}", "--steps", "50:resume,100:resume", "--no-analysis")

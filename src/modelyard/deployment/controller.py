@@ -6,11 +6,12 @@ Killed, it leaves its replicas and the gateway running, and the next one takes t
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -25,6 +26,7 @@ from modelyard.gateway import Gateway
 log = logging.getLogger("modelyard.controller")
 
 _LOCK = "up.lock"
+_TRUSTED = "trusted.json"
 _POLL_S = 0.1
 _LOOK_S = 0.5  # who asks whether a controller runs holds its lock for a moment
 
@@ -40,7 +42,8 @@ class Companion(Protocol):
 
 
 class Controller:
-    """Runs in the foreground; `folder` holds its lock and everything its target and gateway keep."""
+    """Runs in the foreground; `folder` holds its lock and everything its target and gateway keep. `trusts`: whose code
+    may run here, which those who promote want to know before a rollout begins."""
 
     def __init__(
         self,
@@ -49,12 +52,14 @@ class Controller:
         target: LocalTarget,
         gateway: Gateway,
         *,
+        trusts: Collection[str] = (),
         companions: Sequence[Companion] = (),
     ) -> None:
         self._folder = folder
         self._reconciler = reconciler
         self._target = target
         self._gateway = gateway
+        self._trusts = trusts
         self._companions = companions
         self._stop = Event()
         self._hurry = Event()
@@ -69,6 +74,7 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
         with lock(self._folder) as held, ExitStack() as companions:
+            (self._folder / _TRUSTED).write_text(json.dumps(list(self._trusts)))
             for companion in self._companions:
                 companion.start()
                 companions.callback(companion.stop)
@@ -143,6 +149,14 @@ def running(folder: Path) -> bool:
             return not _locked(file, fcntl.LOCK_SH)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def trusted(folder: Path) -> Collection[str] | None:
+    """Whose code the controller that holds the folder's lock may run; None where none does, or it does not say."""
+    try:
+        return tuple(json.loads((folder / _TRUSTED).read_text())) if running(folder) else None
+    except (OSError, ValueError):
+        return None
 
 
 def _locked(file: IO[str], kind: int) -> bool:

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class LocalStatus:
     """What this machine's target can tell: whether somebody carries wishes out, the replicas, what its pools have
-    loaded, what a version runs on with an engine, or with the one that would be chosen, what room there is, and what
-    is wrong with a model's replicas."""
+    loaded, what a version runs on with an engine, or with the one that would be chosen, what room there is, what is
+    wrong with a model's replicas, and whose code may run where rollouts are judged."""
 
     running: Callable[[], bool]
     replicas: Callable[[], list[Replica]]
@@ -54,6 +54,7 @@ class LocalStatus:
     engine: Callable[[ModelVersion, str | None], dict[str, str]] = lambda version, _: engine_of(version)
     room: Callable[[ModelVersion], Room | None] = lambda _: None  # for replicas of a version; None: not known
     troubles: Callable[[], Mapping[tuple[str, str], str]] = dict  # environment, model → in words
+    trusted: Callable[[], Collection[str] | None] = lambda: None  # None: not known
 
 
 class DeploymentManager:
@@ -155,7 +156,7 @@ class DeploymentManager:
         if not force:
             self._not_yanked(version)
         self._signatures.require(version, "production")
-        strategy = self._strategy(version, rollout, suite)  # what is wrong with it is said before anything is asked
+        strategy = self._checked(version, rollout, suite)  # what is wrong with it is said before anything is asked
         evidence = "forced" if force else self._gate().proof(version, suite)
         why = f"promote {version.name}:{version.version}" + (f", forced: {reason}" if force else "")
         why += f": {reason}" if reason and not force else ""
@@ -183,7 +184,7 @@ class DeploymentManager:
         """What promoting a version takes, if everything goes well; nothing is changed or validated. Raises Refused when
         there is no room for it."""
         version = self.repo.resolve(f"{model_name}:{model_version}")
-        size = Size(replicas, min_replicas, self._strategy(version, rollout, suite))
+        size = Size(replicas, min_replicas, self._checked(version, rollout, suite))
         size.check()
         now = self.repo.environment("production").get(version.name)
         asked = now.ask(_pin(version), spec=size.spec(now, self._settings.deployment.replicas))
@@ -281,6 +282,12 @@ class DeploymentManager:
         if why := self.repo.record(version.name).yanked.get(str(version.version)):
             raise Refused(f"{version.name}:{version.version} is yanked: {why}", remedy="choose another version")
         return version
+
+    def _checked(self, version: ModelVersion, options: RolloutOptions, suite: Suite | None) -> Strategy:
+        found, trusted = self._strategy(version, options, suite), self._local.trusted()
+        if trusted is not None:
+            measuring.require_trust_there(found, version, trusted)
+        return found
 
     def _strategy(self, version: ModelVersion, options: RolloutOptions, suite: Suite | None) -> Strategy:
         found = promotion.strategy(options, self._configuration.parsed("rollout"), version.name, suite)

@@ -19,7 +19,7 @@ from modelyard.deployment.canary import GOOD, Verdict
 from modelyard.deployment.suite import Locate
 from modelyard.errors import InvalidInput, NotFound, Refused, Unavailable
 from modelyard.refs import ModelRef
-from modelyard.repository import CustomMetric, ModelVersion
+from modelyard.repository import CustomMetric, ModelVersion, Strategy
 from modelyard.serving.trust import is_trusted
 from modelyard.settings import Settings
 
@@ -80,11 +80,26 @@ def prepared(
 
 def require_trust(metric: CustomMetric, version: ModelVersion, trusted: Collection[str]) -> None:
     """Raises Refused for code that nobody has allowed to run here."""
-    if metric.digest not in trusted and not is_trusted(version, trusted):
+    if not _may_run(metric, version, trusted):
         raise Refused(
             f"the metric {metric.check} is Python code, which is not trusted",
             remedy=f"read it, then add {metric.digest} to serving.trust_code, and start `modelyard up` again",
         )
+
+
+def require_trust_there(strategy: Strategy, version: ModelVersion, trusted: Collection[str]) -> None:
+    """Raises Refused for a metric that this command trusts, but not the `modelyard up` that would take it, which has
+    read its settings when it began."""
+    for metric in strategy.analysis.metrics if strategy.analysis else ():
+        if not _may_run(metric, version, trusted):
+            raise Refused(
+                f"the metric {metric.check} is Python code, which the `modelyard up` that runs does not trust",
+                remedy=f"start it again with {metric.digest} in serving.trust_code",
+            )
+
+
+def _may_run(metric: CustomMetric, version: ModelVersion, trusted: Collection[str]) -> bool:
+    return metric.digest in trusted or is_trusted(version, trusted)
 
 
 def compared(metric: CustomMetric, new: float, old: float) -> Verdict:
