@@ -115,6 +115,11 @@ def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
         ("MODELYARD_ENV", "test", "setting 'env' from MODELYARD_ENV: "),
         ("MODELYARD_GATEWAY", "{", "gateway"),
         ("MODELYARD_SERVING__DRAIN_TIMEOUT_S", "-1", "from MODELYARD_SERVING__DRAIN_TIMEOUT_S: "),
+        (
+            "MODELYARD_KUBERNETES__IMAGE",
+            "",
+            "'kubernetes.image' from MODELYARD_KUBERNETES__IMAGE: it must not be empty (found ''); mend",
+        ),
         ("MODELYARD_GATEWAY__SPEED", "1", "setting 'gateway.speed' from MODELYARD_GATEWAY__SPEED: "),
     ],
 )

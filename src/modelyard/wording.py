@@ -29,7 +29,7 @@ _PLAIN = {
     "less_than": "it must be below {lt}",
     "less_than_equal": "it must be at most {le}",
     "literal_error": "it must be {expected}",
-    "string_too_short": "it must not be so short",
+    "string_too_short": "it must not be empty",  # no text has another bound
     "too_short": "it must hold at least {min_length}",
 }
 

@@ -89,6 +89,8 @@ COMMANDS = {
     "show good@sha256:12": "'sha256:12' is not a digest; write it as sha256: and 64 hex digits",
     f"show good@sha256:{'0' * 64}": f"not sha256:{'0' * 64}",
     "verify good:v2.0.0": "good has no version v2.0.0",
+    "logs nosuch": "there is no model 'nosuch'",
+    "logs nosuch --follow": "there is no model 'nosuch'",
     "logs good": "no replica of good ran on this machine; see `modelyard status`",
     "logs 'a b'": NAME,
     # Places that can't be written.

@@ -80,7 +80,7 @@ def test_a_tag_moves_and_goes_back(yard: Cli) -> None:
     whys = [row["what"] for row in yard("history", "good", "--json").json]
     assert whys == [
         "registered v1.0.0",
-        "named",
+        "good is a new model",
         "registered v1.1.0",
         "stable → v1.0.0: it is tried",
         "stable → v1.1.0",

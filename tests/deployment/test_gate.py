@@ -123,6 +123,7 @@ def test_failing_evidence(bench: Bench) -> None:
     bench.staged.factor = 1
     for suite in (GOLDEN, None):
         text = bench.refused(ValidationFailed, suite)
+        assert ("name the suite that counts with --suite" in text) is (suite is None)
         assert "failed wines-" in text and "golden 1: the answer.outputs[0].data[0] is 2.0, expected 1.0" in text
     assert bench.runs() == 1
 

@@ -73,14 +73,21 @@ def test_names_that_the_model_does_not_have_are_the_suites_fault(bench: Bench) -
 
 def test_outputs_that_do_not_fit_the_answers(bench: Bench) -> None:
     check = bench.run(bench.metric(y=np.zeros((4, 3, 3))))["accuracy"]
-    assert check.detail == "the output 'y': outputs of (4, 2) can't be compared with answers of (4, 3, 3)"
+    unfit = "the output 'y': outputs of (4, 2) can't be compared with answers of (4, 3, 3); write the array 'y' with "
+    assert check.detail == f"{unfit}the outputs' shape or a class for each row"
+    check = bench.run(bench.metric(name="mean_squared_error", y=np.zeros((4, 3, 3))))["mean_squared_error"]
+    assert check.detail == f"{unfit}the outputs' shape"
 
 
 DATASETS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "missing": ({"dataset": "/nowhere/data.npz"}, NotFound, r"/nowhere/data\.npz can't be read: No such file"),
     "other bytes": ({"digest": f"sha256:{0:064}"}, InvalidInput, r"data\.npz is sha256:.*written for sha256:0000"),
     "no such array": ({"input": Named(name="x", array="images")}, InvalidInput, r"data\.npz does not hold.*images"),
-    "too few answers": ({"y": LABELS[:2]}, InvalidInput, r"data\.npz has inputs of \(4, 2\) and answers of \(2,\)"),
+    "too few answers": (
+        {"y": LABELS[:2]},
+        InvalidInput,
+        r"data\.npz has inputs of \(4, 2\) and answers of \(2,\); write rows into 'x', and an answer for each into 'y'",
+    ),
     "a lonely number": ({"y": np.array(1)}, InvalidInput, r"answers of \(\)"),
 }
 

@@ -150,8 +150,9 @@ def test_what_can_be_set() -> None:
         ("resources.disk=1Gi", "a deployment has no 'resources.disk'"),
         ("resources=1", "a deployment has no 'resources'"),
         ("replicas.x=1", r"a deployment has no 'replicas\.x'"),
-        ("resources.memory=lots", r"this can't be set: resources\.memory"),
-        ("replicas=two", "this can't be set: replicas"),
+        ("resources.memory=2 GB", r"^resources\.memory can't be '2 GB'; write 512Mi or 2Gi$"),
+        ("resources.cpu=lots", r"^resources\.cpu can't be 'lots'; write 500m or 2$"),
+        ("replicas=two", "this can't be set: replicas: it must be a whole number"),
     ],
 )
 def test_what_can_not_be_set(change: str, said: str) -> None:

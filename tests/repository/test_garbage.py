@@ -224,4 +224,4 @@ def test_two_writers_finish_while_garbage_is_collected_twice(open_repository: Op
     for _ in range(2):
         repository.collect_garbage(grace=AT_ONCE)
     assert repository.verify(first) == []
-    assert [change.why for change in repository.history("digits")] == ["named"]
+    assert [change.why for change in repository.history("digits")] == ["digits is a new model"]

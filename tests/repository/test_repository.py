@@ -100,7 +100,7 @@ def test_a_tag_moves_and_goes_back(repository: ModelRepository, model: Path) -> 
     assert repository.tags("digits") == {"latest": "v1.1.0", "champion": "v1.1.0"}
     history = repository.history("digits")
     assert [(change.number, change.by, change.why) for change in history] == [
-        (1, "tester", "named"),
+        (1, "tester", "digits is a new model"),
         (2, "tester", "champion → v1.0.0: registered with it"),
         (3, "tester", "champion → v1.1.0: better"),
         (4, "tester", "undo champion: slower"),

@@ -131,6 +131,8 @@ def logs(
         return yard.local_target.logs(model) + (yard.local_target.logs() if pooled else [])
 
     follower, there = Follower(), found()
+    if not there:
+        yard.repository.tags(model)  # raises NotFound where there is no such model
     if not there and not follow:
         raise NotFound(f"no replica of {name} ran on this machine", remedy="see `modelyard status`")
     follower.skip(there)

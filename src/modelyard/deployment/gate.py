@@ -88,7 +88,7 @@ class Gate:
         failed = next(((key, e) for key, e in counting.items() if not e.passed), None)
         if failed:
             checks = "; ".join(f"{c['name']}: {c['detail']}" for c in failed[1].checks if not c["passed"])
-            raise ValidationFailed(f"{version.ref} failed {failed[0]}: {checks}", remedy=_MEND)
+            raise ValidationFailed(f"{version.ref} failed {failed[0]}: {checks}", remedy=_mend(chosen))
         passed = [key for key, e in counting.items() if not chosen.required or e.suite == str(chosen.suite.digest)]
         return min(passed) if passed else self._proof_now(version, chosen, engine, asked.stale(found.values()))
 
@@ -98,7 +98,7 @@ class Gate:
         report = self._validated(version, chosen)
         if not report:
             again = f" (validated again, since {stale})" if stale else ""
-            raise ValidationFailed(f"{version.ref} failed: {report.failures}{again}", remedy=_MEND)
+            raise ValidationFailed(f"{version.ref} failed: {report.failures}{again}", remedy=_mend(chosen))
         if report.engine != engine:
             raise Refused(
                 f"{version.ref} was validated on {_said(report.engine)}; production would run {_said(engine)}",
@@ -210,7 +210,9 @@ class _Question:
         return ""
 
 
-_MEND = "mend the model and validate it again, name the suite that counts with --suite, or use --force with --reason"
+def _mend(chosen: Chosen) -> str:
+    other = "" if chosen.given else " name the suite that counts with --suite,"
+    return f"mend the model and validate it again,{other} or use --force with --reason"
 
 
 def _against(suite: Suite, serves: Pin | None) -> str:

@@ -53,7 +53,10 @@ def read_dataset(metric: Metric) -> Dataset:
             remedy=f"write an .npz with the arrays {metric.input.array!r} and {metric.output.array!r}",
         ) from error
     if not inputs.ndim or not expected.ndim or len(inputs) != len(expected) or not len(inputs):
-        raise InvalidInput(f"{where} has inputs of {inputs.shape} and answers of {expected.shape}")
+        raise InvalidInput(
+            f"{where} has inputs of {inputs.shape} and answers of {expected.shape}",
+            remedy=f"write rows into {metric.input.array!r}, and an answer for each into {metric.output.array!r}",
+        )
     return Dataset(inputs, expected)
 
 
@@ -71,7 +74,11 @@ def row_scores(metric: Metric, found: NDArray[Any], expected: NDArray[Any]) -> N
         elif metric.name == "accuracy":
             found = found.argmax(axis=-1)
     if found.shape != expected.shape:
-        raise ValueError(f"outputs of {found.shape} can't be compared with answers of {expected.shape}")
+        fitting = "the outputs' shape" + (" or a class for each row" if metric.name == "accuracy" else "")
+        raise ValueError(
+            f"outputs of {found.shape} can't be compared with answers of {expected.shape}; "
+            f"write the array {metric.output.array!r} with {fitting}"
+        )
     if metric.name == "accuracy":
         scores = (found == expected).astype(np.float64)
     elif found.dtype.kind not in _NUMBERS or expected.dtype.kind not in _NUMBERS:

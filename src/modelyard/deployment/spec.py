@@ -14,6 +14,7 @@ from modelyard.store.documents import problem
 
 MOST_REPLICAS = 64
 ANYWHERE = ("replicas", "min_replicas", "resources.memory")  # what has an effect on one machine, too
+_EXAMPLES = {"resources.cpu": "500m or 2", "resources.memory": "512Mi or 2Gi"}
 _adapter = TypeAdapter(DeploymentSpec)
 
 
@@ -38,9 +39,17 @@ def changed(spec: DeploymentSpec, changes: Iterable[str]) -> DeploymentSpec:
     try:
         found = replace(_adapter.validate_python(document), strategy=spec.strategy)
     except ValidationError as error:
-        raise InvalidInput(f"this can't be set: {problem(error)}", remedy="mend the value") from error
+        raise _refusal(error) from error
     _check(found)
     return found
+
+
+def _refusal(error: ValidationError) -> InvalidInput:
+    first = error.errors()[0]
+    if first["type"] != "string_pattern_mismatch":
+        return InvalidInput(f"this can't be set: {problem(error)}", remedy="mend the value")
+    key = ".".join(map(str, first["loc"]))
+    return InvalidInput(f"{key} can't be {first['input']!r}", remedy=f"write {_EXAMPLES[key]}")
 
 
 def _check(spec: DeploymentSpec) -> None:

@@ -86,7 +86,7 @@ class Catalog:
                 )
             return None
 
-        entry = self._journal(name).update(decide, by=self._by, why="named")
+        entry = self._journal(name).update(decide, by=self._by, why=f"{name} is a new model")
         return self._parse(entry.state, name) if entry else Record(name)
 
     def change(self, name: str, decide: Callable[[Record], Record], *, why: str) -> Record:
