@@ -27,7 +27,7 @@ LEVELS = (
     ("gateway",),
     ("deployment",),
     ("yard",),
-    ("doctor",),
+    ("doctor", "hosting"),
     ("api", "console"),
     ("cli",),
     ("__main__",),

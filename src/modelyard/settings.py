@@ -216,6 +216,9 @@ class KubernetesSettings(_Section):
     )
     node_selector: dict[str, str] = Field(default_factory=dict, description="labels of the nodes that replicas run on")
     port: int = Field(8080, ge=1024, le=65535, description="the port that replicas listen on")
+    gateways: str | None = Field(
+        None, description="a name that has the addresses of all gateways, which count; unset: `gateway.host`"
+    )
     drain_delay_s: int = Field(
         5, ge=0, le=300, description="how long a pod that is to end goes on answering, until every gateway knows"
     )

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelyard.configuration import ConfigurationManager
-from modelyard.errors import InvalidInput
 from modelyard.refs import ModelRef
 from modelyard.repository import Inspection, ModelRepository, ModelVersion, Pin
 from modelyard.repository.index import Index
-from modelyard.settings import SECRET_VARIABLES, ServingSettings, Settings, load_settings
+from modelyard.settings import SECRET_VARIABLES, Settings, load_settings
 from modelyard.store import Cache, Store, open_store
 from modelyard.store.nearest import nearest_store
 
 if TYPE_CHECKING:
     from modelyard.access.access import Access
     from modelyard.deployment import DeploymentManager, LocalStatus
+    from modelyard.deployment.analyst import RolloutAnalyst
     from modelyard.deployment.client import ModelClient
     from modelyard.deployment.controller import Companion, Controller
     from modelyard.deployment.launching import Launching
@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from modelyard.deployment.targets.launch import Launch
     from modelyard.deployment.targets.local import LocalTarget
     from modelyard.embeddings import EmbeddingManager
+    from modelyard.gateway import Gateway
     from modelyard.gateway.inference import Parts
     from modelyard.gateway.routes import RouteTable
     from modelyard.gateway.statistics import Statistics
     from modelyard.importer import ModelImporter
     from modelyard.repository.signatures import Signatures
     from modelyard.store.files import File
+
+_GATEWAY, _CLUSTER_GATEWAY = "gateway", "cluster-gateway"  # folders
 
 
 class Yard:
@@ -181,7 +184,7 @@ class Yard:
         from modelyard.deployment.controller import running, trusted
         from modelyard.deployment.targets.room import local_room
 
-        if self.settings.deployment.target == "kubernetes":
+        if self._in_cluster:
             return Yard(self.settings, store).cluster.status()
         folder, facts = self.run_folder(store), self.launching.facts
         local = self._local_target(folder)
@@ -203,10 +206,8 @@ class Yard:
 
     def controller(self, companions: Sequence[Companion] = ()) -> Controller:
         """What `modelyard up` runs, with what runs beside it."""
-        from modelyard.deployment.analyst import RolloutAnalyst, golden_requests
         from modelyard.deployment.controller import Controller
         from modelyard.deployment.events import Events
-        from modelyard.deployment.measuring import Measuring
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
         from modelyard.deployment.rules import LatestRules
@@ -215,9 +216,8 @@ class Yard:
 
         folder, serving = self.run_folder(self.store), self.settings.serving
         target = self._local_target(folder)
-        gateway = Gateway(folder / "gateway", self.settings.gateway, issuer=self.access.issuer)
+        gateway = Gateway(folder / _GATEWAY, self.settings.gateway, issuer=self.access.issuer)
         limits = Limits(ready_s=serving.ready_timeout_s, drain_s=serving.drain_timeout_s)
-        measure = Measuring(self.settings, self.repository.resolve)
         reconciler = Reconciler(
             environments=[self.repository.environment(name) for name in ("production", "staging")],
             target=OnDemand(target, limits),
@@ -227,10 +227,18 @@ class Yard:
             tags=self.repository.version_tags,
             guard=self._guard(),
             rules=LatestRules(self.configuration.watch).read,
-            analyst=RolloutAnalyst(gateway.statistics, golden_requests(self._client), measure),
+            analyst=self._analyst(gateway.statistics),
         )
         beside = [*companions, Events(reconciler.environments, self._webhook(), folder)]
         return Controller(folder, reconciler, target, gateway, trusts=serving.trust_code, companions=beside)
+
+    def _analyst(self, statistics: Callable[[], Statistics]) -> RolloutAnalyst:
+        """Judges by what a gateway has counted, and by what it asks of the versions there."""
+        from modelyard.deployment.analyst import RolloutAnalyst, golden_requests
+        from modelyard.deployment.measuring import Measuring
+
+        measure = Measuring(self.settings, self.repository.resolve)
+        return RolloutAnalyst(statistics, golden_requests(self._client), measure)
 
     @cached_property
     def cluster(self) -> Assembly:
@@ -247,14 +255,25 @@ class Yard:
             guard=self._guard,
             rules=lambda: LatestRules(self.configuration.watch).read,
             issuer=lambda: self.access.issuer,
-            folder=self.run_folder(self.store) / "cluster-gateway",
+            analyst=self._analyst,
+            folder=self.run_folder(self.store) / _CLUSTER_GATEWAY,
         )
 
     def gateway_statistics(self) -> Statistics:
-        """What the gateway of this machine has counted. Raises Unavailable when it does not run."""
+        """What the gateway has counted, in a cluster all of them. Raises Unavailable when it does not run."""
+        return self.cluster.gateways.statistics() if self._in_cluster else self.gateway.statistics()
+
+    @property
+    def gateway(self) -> Gateway:
+        """The one of this machine, or of this pod."""
         from modelyard.gateway import Gateway
 
-        return Gateway(self.run_folder(self.store) / "gateway", self.settings.gateway).statistics()
+        folder = _CLUSTER_GATEWAY if self._in_cluster else _GATEWAY
+        return Gateway(self.run_folder(self.store) / folder, self.settings.gateway)
+
+    @property
+    def _in_cluster(self) -> bool:
+        return self.settings.deployment.target == "kubernetes"
 
     def _webhook(self) -> Callable[[], str | None]:
         """Where events go, as the configuration says it now."""
@@ -269,8 +288,10 @@ class Yard:
         return ModelClient(self.settings.gateway.url, name, token=self.settings.token)
 
     def engine_of(self, ref: str) -> str:
-        """The engine that runs a version here, else the one that would. Raises NotFound, InvalidInput."""
+        """The engine that runs a version, else the one that would. Raises NotFound, InvalidInput."""
         version = self.repository.resolve(ref)
+        if self._in_cluster:
+            return self.cluster.workloads.engine(version)
         pin = Pin(version.version, version.digest)
         there = (r.engine for r in self.local_target.peek() if (r.model, r.pin) == (version.name, pin))
         return next(filter(None, there), None) or self.launching.choose(version)
@@ -282,77 +303,6 @@ class Yard:
         rules = self.access.rules(self.settings.gateway.host)
         limits = Fresh(lambda: self.configuration.parsed("rate-limits"))
         return lambda table: replace(table, access=rules(), limits=limits())
-
-    def serve(
-        self,
-        refs: Sequence[str],
-        *,
-        host: str,
-        port: int,
-        environment: str | None = None,
-        engine: str | None = None,
-        replica: str = "",
-        trust_code: bool = False,
-    ) -> int:
-        """Serve models in this process, with the engine chosen for them, until SIGTERM. Returns the exit code.
-
-        Raises Refused for a version without the signature that its environment requires, before anything is loaded;
-        one that was started by hand, for no environment, needs it wherever any environment does. Also for one that
-        brings its own code, unless `trust_code` or the settings let it run.
-        """
-        from modelyard.engines import llamacpp
-        from modelyard.engines.listening import bind
-        from modelyard.engines.startup import beside, without_collection
-        from modelyard.serving.trust import require_trust
-
-        bind(host, port).close()  # before gigabytes come for nothing
-        versions = [self.repository.resolve(ref) for ref in refs]
-        settings = self._serving(versions, trust_code)
-        for version in versions:
-            self.signatures.require(version, environment)
-            require_trust(version, settings.trust_code)
-        engines = {self.launching.choose(version, engine) for version in versions}
-        if len(engines) > 1 or (engines != {"pytorch"} and len(versions) > 1):
-            raise InvalidInput(
-                "these models need processes of their own", remedy="serve language models one by one, apart from others"
-            )
-        if engines != {"pytorch"}:
-            with beside(*([llamacpp.library] if engines == {"llamacpp"} else [])):
-                folder = self.repository.fetch(versions[0], recheck=True)
-            return self.launching.run(engines.pop(), versions[0], folder, host=host, port=port, replica=replica)
-        with without_collection(), beside(partial(_import_runtimes, versions)):
-            folders = [self.repository.fetch(version, recheck=True) for version in versions]
-        from modelyard.serving.models import Served
-        from modelyard.serving.server import run
-
-        served = [Served(version, folder) for version, folder in zip(versions, folders, strict=True)]
-        return run(served, host=host, port=port, settings=settings)
-
-    def serve_on_demand(self, refs: Sequence[str], *, host: str, port: int, trust_code: bool = False) -> int:
-        """The same for models that are loaded at their first request and unloaded when they are idle."""
-        from modelyard.deployment.shelves import FixedShelf
-        from modelyard.serving.server import run_pool
-        from modelyard.serving.trust import require_trust
-
-        versions = [self.repository.resolve(ref) for ref in refs]
-        settings = self._serving(versions, trust_code)
-        for version in versions:
-            self.signatures.require(version, None)
-            require_trust(version, settings.trust_code)
-            if self.launching.choose(version) != "pytorch":
-                raise InvalidInput(
-                    f"{version.name}:{version.version} needs a process of its own", remedy="serve it alone"
-                )
-        shelf = FixedShelf({str(version.ref): version for version in versions}, self.repository)
-        return run_pool(shelf, host=host, port=port, settings=settings)
-
-    def serve_pool(self, environment: str, *, host: str, port: int) -> int:
-        """Serve what an environment has on demand, in this process, until SIGTERM. Returns the exit code."""
-        from modelyard.deployment.shelves import EnvironmentShelf
-        from modelyard.serving.server import run_pool
-
-        shelf = EnvironmentShelf(self.repository.environment(environment), self.repository, self.signatures)
-        return run_pool(shelf, host=host, port=port, settings=self.settings.serving)
 
     def _local_target(self, folder: Path) -> LocalTarget:
         from modelyard.deployment.targets.local import LocalOptions, LocalTarget
@@ -368,13 +318,6 @@ class Yard:
         how = LocalOptions(drain_s, local.port_range, local.log_size)
         return LocalTarget(folder, self._launch, self._launch_pool, how, environ=environ)
 
-    def _serving(self, versions: Sequence[ModelVersion], trust_code: bool) -> ServingSettings:
-        """The settings, in which these versions' own code is trusted if somebody says so."""
-        serving = self.settings.serving
-        if not trust_code:
-            return serving
-        return serving.model_copy(update={"trust_code": tuple(str(version.digest) for version in versions)})
-
     @staticmethod
     def _launch_pool(environment: str, replica: str, port: int) -> Launch:
         from modelyard.deployment.targets.launch import Launch
@@ -389,12 +332,3 @@ class Yard:
 
     def _configured_engine(self, model: str) -> str | None:
         return self.configuration.parsed("engines").get(ModelRef.parse(model).name)
-
-
-def _import_runtimes(versions: Sequence[ModelVersion]) -> None:
-    from modelyard.serving.runtimes import prepare
-    from modelyard.serving.server import settle
-
-    settle()
-    for version in versions:
-        prepare(version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -14,9 +14,10 @@ from starlette.routing import Route as Address
 from starlette.testclient import TestClient
 
 from modelyard.api.metrics import Metrics
+from modelyard.deployment.targets.kubernetes.gateways import Gateways
 from modelyard.errors import NotFound, StoreError, Unavailable
 from modelyard.gateway import Backend, Gateway, Route, RouteTable
-from modelyard.gateway.statistics import Histogram, Served, Statistics
+from modelyard.gateway.statistics import Histogram, Served, Statistics, read
 from modelyard.settings import GatewaySettings
 from ports import free_port
 
@@ -120,7 +121,9 @@ def test_the_api_has_them(served: ServedYard) -> None:
     assert samples(response.text) == {"modelyard_gateway_up": {(): 0}}
 
 
-def test_the_gateway_of_the_store_is_asked_and_the_engine_is_that_of_the_version(served: ServedYard) -> None:
+@pytest.fixture
+def asked(served: ServedYard) -> Iterator[ServedYard]:
+    """Its gateway has answered one request for `minilm:v1.0.0`, which no replica has."""
     version = served.register("minilm:v1.0.0", minilm())
     one = Backend("production", "minilm", f"minilm:v1.0.0@{version.digest}")
     settings = GatewaySettings(port=free_port())
@@ -129,7 +132,27 @@ def test_the_gateway_of_the_store_is_asked_and_the_engine_is_that_of_the_version
     try:
         gateway.apply(RouteTable((one,), (Route(("minilm",), ((one.id, 1),)),)))
         assert httpx.post(f"{settings.url}/v1/embeddings", json={"model": "minilm"}).status_code == 503
-        got = samples(httpx.get(f"{served.yard.settings.api.url}/metrics").text)
+        yield served
     finally:
         gateway.stop(drain_s=0)
+
+
+def test_the_gateway_of_the_store_is_asked_and_the_engine_is_that_of_the_version(asked: ServedYard) -> None:
+    got = samples(httpx.get(f"{asked.yard.settings.api.url}/metrics").text)
     assert got["modelyard_requests_total"] == {("minilm", "v1.0.0", "production", "pytorch", "503"): 1}
+
+
+def test_what_several_gateways_have_counted_is_added_up(asked: ServedYard) -> None:
+    port = asked.yard.settings.api.port
+    mine = asked.yard.gateway.counts()
+    served = ("minilm", "v1.0.0", "production")
+    assert Gateways("127.0.0.1", port).statistics().requests == {(Served(*served), 503): 1}
+    assert read(mine, mine).requests == {(Served(*served), 503): 2}
+
+
+def test_a_gateway_that_does_not_say_what_it_has_counted_is_named(served: ServedYard) -> None:
+    port = served.yard.settings.api.port
+    with pytest.raises(Unavailable, match=r"the gateway at 127.0.0.1 does not say what it has counted: 404, no gateway runs"):
+        Gateways("127.0.0.1", port).statistics()
+    with pytest.raises(Unavailable, match=r"the gateways are not found at gateways\.invalid"):
+        Gateways("gateways.invalid", port).statistics()

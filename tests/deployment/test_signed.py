@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modelyard import hosting
 from modelyard.deployment import DeploymentManager, LocalStatus
 from modelyard.errors import Refused
 from modelyard.refs import ModelRef
@@ -91,7 +92,7 @@ def test_serving_reads_nothing_of_what_is_not_signed(
     yard = Yard(settings, store)
     requests.clear()
     with pytest.raises(Refused, match=UNSIGNED):
-        yard.serve(["digit:v1.0.0"], host="127.0.0.1", port=0, environment=environment)
+        hosting.serve(yard, ["digit:v1.0.0"], host="127.0.0.1", port=0, environment=environment)
     assert not [key for _, key in requests if key.startswith("models/")]
     assert not (settings.cache / "files").exists()
 

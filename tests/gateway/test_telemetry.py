@@ -245,7 +245,7 @@ def test_versions_in_a_pool_are_told_apart(tmp_path: Path) -> None:
         for label, status, count in ((both[0].label, 200, 3), (both[1].label, 200, 4), ("", 429, 5))
     )
     text += f'envoy_cluster_upstream_rq_active{{envoy_cluster_name="{cluster}"}} 2\n'
-    found = statistics.read(text, statistics.known(tmp_path))
+    found = statistics.read((text, statistics.known(tmp_path)))
     old, new = (Served("digit", version, "production") for version in ("v1.0.0", "v1.1.0"))
     shared = Served("", "", "production")
     assert found.requests == {(old, 200): 3, (new, 200): 4, (shared, 429): 5}
@@ -257,7 +257,7 @@ def test_what_a_fallback_answers_is_counted_for_it(tmp_path: Path) -> None:
     statistics.remember(tmp_path, RouteTable((first, spare)))
     text = f'envoy_modelyard_requests{{of="{spare.label}|{or_else(first)}|200|-"}} 3\n'
     text += f'envoy_modelyard_requests{{of="|{or_else(first)}|503|UO"}} 1\n'
-    found = statistics.read(text, statistics.known(tmp_path))
+    found = statistics.read((text, statistics.known(tmp_path)))
     assert found.requests == {
         (Served("spare", "v1.0.0", "production"), 200): 3,
         (Served("first", "v1.0.0", "production"), 503): 1,

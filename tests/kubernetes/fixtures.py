@@ -79,6 +79,7 @@ def cluster_variables(
         "USER": "tester",
         "DEPLOYMENT__TARGET": "kubernetes",
         "DEPLOYMENT__TIMEOUT_S": 200,
+        "API__PORT": free_port(),
         "KUBERNETES__NAMESPACE": namespace,
         "KUBERNETES__IMAGE": IMAGE,
         "KUBERNETES__STORE_SECRET": "store",

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 from lightkube.resources.core_v1 import Pod
@@ -54,10 +55,9 @@ class Site:
         wait_for(self.yard.local_status(self.yard.store).running, what=self.log)
         self.promote(OLD, replicas=replicas)
 
-    def promote(self, version: str, *, replicas: int | None = None, wait: bool = True) -> None:
+    def promote(self, version: str, *, wait: bool = True, **wish: Any) -> None:
         """Without validation, which has tests of its own."""
-        manager = self.yard.deployments
-        manager.promote_to_production(MODEL, version, replicas=replicas, force=True, reason="a test", wait=wait)
+        self.yard.deployments.promote_to_production(MODEL, version, **wish, force=True, reason="a test", wait=wait)
 
     def load(self) -> AbstractContextManager[Load]:
         """Clients that ask until the block ends."""

@@ -9,11 +9,8 @@ import pytest
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Pod
 
-from deployment.builders import V1, V2, serving
-from modelyard.deployment.targets.kubernetes.decision import Apply, Fail, Finish, Found, Remove, Step, decide
-from modelyard.deployment.targets.kubernetes.progress import Progress, progress
+from modelyard.deployment.targets.kubernetes.progress import progress
 from modelyard.deployment.targets.kubernetes.trouble import by_model
-from modelyard.repository import Deployment as Wanted
 
 NOW = "2026-01-01T00:00:00Z"
 
@@ -135,26 +132,3 @@ def test_a_quota_is_told() -> None:
     refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: gpus"}
     assert progress(deployment(conditions=[refused]), []).words == "pods can't be made: exceeded quota: gpus"
     assert "exceeded quota" in progress(deployment(conditions=[refused, LATE]), []).failed
-
-
-GOES = Progress(False, "1 of 2")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found", "step"),
-    [
-        (serving(V1, V2), None, Apply()),
-        (serving(V1, V2), Found("old", "now", GOES), Apply()),
-        (serving(V1, V2), Found("wish", "before", Progress(True, "")), Apply()),
-        (serving(V1, V2), Found("wish", "now", GOES), None),
-        (serving(V1, V2), Found("wish", "now", Progress(True, "")), Finish()),
-        (serving(V1, V2), Found("wish", "now", Progress(False, "", "crashes")), Fail("crashes")),
-        (serving(V1), Found("wish", "before", GOES), None),
-        (serving(V1), Found("somebody's", "before", GOES), Apply()),
-        (Wanted(rollout="now", outcome="running", serving=V1), Found("wish", "now", GOES), Remove()),
-        (Wanted(rollout="now", outcome="running", serving=V1), None, Finish()),
-        (Wanted(), None, None),
-    ],
-)
-def test_what_to_do_next(wanted: Wanted, found: Found | None, step: Step) -> None:
-    assert decide(wanted, "wish", found) == step

@@ -36,7 +36,7 @@ def pod(name: str, version: Pin = V1, *, ready: bool = True, started: bool = Tru
 
 
 def routed(*pods: Pod) -> set[str]:
-    return set(traffic(pods, 8080, WANTED)[1])
+    return set(traffic(pods, 8080, WANTED)[1].routed)
 
 
 def test_ready_ones_of_wanted_versions() -> None:
@@ -48,7 +48,7 @@ def test_ready_ones_of_wanted_versions() -> None:
 
 def test_one_that_is_to_end_gets_nothing_new_and_keeps_what_it_has() -> None:
     found, to = traffic([pod("old", ending=True), pod("new", V2)], 8080, WANTED)
-    assert to == {"new"}
+    assert to.routed == {"new"}
     assert {each.id: each.state for each in found} == {"old": "ready", "new": "ready"}
 
 

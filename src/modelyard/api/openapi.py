@@ -33,6 +33,7 @@ _HASH = {"type": "string", "pattern": "^[0-9a-f]{40}$"}
 _REF = record({"name": STRING, "ref": STRING, "targetCommit": _HASH}, "name", "ref", "targetCommit")
 _SUMMARY = {"id": STRING, "modelId": STRING, "private": BOOLEAN}
 _SCHEMAS: Document = {
+    "Counts": record({"counts": TEXT, "clusters": {"type": "object"}}, "counts", "clusters"),
     "Error": record({"error": TEXT}, "error"),
     "Summary": record(_SUMMARY, *_SUMMARY),
     "Model": record(
@@ -107,7 +108,11 @@ def _files() -> Document:
 def _metrics() -> Document:
     formats: Document = {"text/plain": {}, "application/openmetrics-text": {}}
     counted = {"200": {"description": "in Prometheus' format", "content": formats}}
-    return {"/metrics": {"get": operation("What the gateway has counted", counted | _problems(*_REFUSALS))}}
+    raw = operation("The same, to be added up over gateways", answer(reference("Counts")) | _problems(404, *_REFUSALS))
+    return {
+        "/metrics": {"get": operation("What the gateway has counted", counted | _problems(*_REFUSALS))},
+        "/statistics": {"get": raw},
+    }
 
 
 def _listed(item: str) -> Document:

@@ -32,13 +32,25 @@ def controller(context: typer.Context) -> None:
 
 
 def gateway(context: typer.Context) -> None:
-    """Lead requests to the pods of a Kubernetes cluster: Envoy, kept at what is deployed. Ctrl-C ends it."""
+    """Lead requests to the pods of a Kubernetes cluster: Envoy, kept at what is deployed. Ctrl-C ends it.
+
+    The API answers beside it, as it does beside `modelyard up`.
+    """
+    from modelyard.api.app import create_app
+    from modelyard.api.server import ApiServer
+
     log_to_stderr()
     yard = yard_of(context)
     yard.access.require("gateway", yard.settings.gateway.host)
-    running = yard.cluster.gateway()
-    print(f"store {yard.store.url}\ngateway {yard.settings.gateway.url}", flush=True)
-    running.run(_asked_to_stop())
+    yard.access.require("api", yard.settings.api.host)
+    running, api = yard.cluster.gateway(), ApiServer(create_app(yard), yard.settings.api)
+    api.start()
+    try:
+        addresses = f"gateway {yard.settings.gateway.url}\napi {yard.settings.api.url}"
+        print(f"store {yard.store.url}\n{addresses}", flush=True)
+        running.run(_asked_to_stop())
+    finally:
+        api.stop()
 
 
 def manifests(

@@ -41,6 +41,8 @@ def serve(
     environment: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve models in this process, with the engine chosen for them, until SIGTERM."""
+    from modelyard import hosting
+
     limits = {"memory_budget": memory_budget, "idle_timeout_s": idle_timeout}
     given = {key: value for key, value in limits.items() if value is not None}
     if given:
@@ -48,12 +50,13 @@ def serve(
         context.obj.override(serving=given)
     yard = yard_of(context)
     if pool:
-        raise typer.Exit(yard.serve_pool(pool, host=host, port=port))
+        raise typer.Exit(hosting.serve_pool(yard, pool, host=host, port=port))
     if not refs:
         raise typer.BadParameter("name one model or more", param_hint="'REF'")
     if given:
-        raise typer.Exit(yard.serve_on_demand(refs, host=host, port=port, trust_code=trust_code))
-    served = yard.serve(
+        raise typer.Exit(hosting.serve_on_demand(yard, refs, host=host, port=port, trust_code=trust_code))
+    served = hosting.serve(
+        yard,
         refs,
         host=host,
         port=port,

@@ -77,6 +77,11 @@ def beside(deployment: Deployment) -> bool:
     return deployment.under_way and both and not pooled
 
 
+def side_by_side(deployment: Deployment) -> bool:
+    """Whether all replicas that serve stay until its rollout's end, so that the way back is short."""
+    return beside(deployment) and bool(steps(deployment) or deployment.spec.strategy.keep_warm_s)
+
+
 def step(deployment: Deployment) -> CanaryStep | None:
     """The step that the rollout is in, None after the last one."""
     number, found = deployment.progress.step, steps(deployment)

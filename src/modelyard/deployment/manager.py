@@ -291,11 +291,6 @@ class DeploymentManager:
 
     def _strategy(self, version: ModelVersion, options: RolloutOptions, suite: Suite | None) -> Strategy:
         found = promotion.strategy(options, self._configuration.parsed("rollout"), version.name, suite)
-        if self._target == "kubernetes" and (found.kind == "canary" or found.analysis or found.keep_warm_s):
-            raise Refused(
-                "on Kubernetes there are rolling updates only, without analysis and without replicas kept warm",
-                remedy="give --strategy rolling --no-analysis --keep-warm 0",
-            )
         if analysis := found.analysis:
             files = Files(self.repo, version, "the rollout's metrics", elsewhere=True)
             metrics = measuring.prepared(analysis.metrics, version, files, self._settings.serving.trust_code)

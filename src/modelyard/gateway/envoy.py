@@ -22,7 +22,7 @@ from modelyard.gateway.admin import Admin, State
 from modelyard.gateway.process import Run
 from modelyard.gateway.replies import Document
 from modelyard.gateway.routes import Backend, RouteTable
-from modelyard.gateway.statistics import Statistics
+from modelyard.gateway.statistics import Counts, Statistics
 from modelyard.settings import GatewaySettings
 
 _START_TIMEOUT_S = 20.0
@@ -107,7 +107,11 @@ class Gateway:
 
     def statistics(self) -> Statistics:
         """What has been counted since Envoy's start. Raises Unavailable when it does not run."""
-        return statistics.read(Admin(self._run().admin_port).statistics(), statistics.known(self._folder))
+        return statistics.read(self.counts())
+
+    def counts(self) -> Counts:
+        """The same, to be added to what other gateways have counted."""
+        return Admin(self._run().admin_port).statistics(), statistics.known(self._folder)
 
     def stop(self, *, drain_s: float = _DRAIN_S) -> None:
         """Take no new connections, let running requests finish for up to `drain_s`, end Envoy."""

@@ -63,33 +63,14 @@ class Statistics:
 
 
 Clusters = dict[str, tuple[str, list[str]]]  # cluster → environment, labels
+Counts = tuple[str, Clusters]  # Envoy's answer, and what its clusters stand for
 
 
-def read(text: str, clusters: Clusters) -> Statistics:
-    """The statistics out of Envoy's answer."""
+def read(*counts: Counts) -> Statistics:
+    """The statistics out of what one Envoy has counted, or several, added up."""
     found = Statistics()
-    kinds = {f"modelyard_{name}": kind for kind, name in telemetry.TOKENS.items()}
-    histograms = {
-        f"modelyard_{telemetry.DURATION}": found.durations,
-        f"modelyard_{telemetry.FIRST_TOKEN}": found.first_tokens,
-    }
-    for name, part, _tag, of, upper, number in _LINE.findall(text):
-        value = float(number)
-        if name in histograms:
-            served, _ = _served(of, clusters)
-            _add(histograms[name].setdefault(served, Histogram()), part, upper, value)
-        elif name == f"modelyard_{telemetry.REQUESTS}":
-            served, (status, flags) = _served(of, clusters)
-            found.requests[served, int(status)] += round(value)
-            if reason := failure(int(status), flags, forwarded=not of.startswith(telemetry.SEPARATOR)):
-                found.failures[served, reason] += round(value)
-        elif name in kinds:
-            served, _ = _served(of, clusters)
-            found.tokens[served, kinds[name]] += round(value)
-        elif name in _ACTIVE and of in clusters:
-            found.in_flight[_one(of, clusters)] += round(value)
-        elif name == _ALL_ACTIVE:
-            found.all_in_flight = round(value)
+    for text, clusters in counts:
+        _read(text, clusters, found)
     return found
 
 
@@ -127,6 +108,31 @@ def forget(folder: Path) -> None:
 
 def _path(folder: Path) -> Path:
     return folder / "backends.json"
+
+
+def _read(text: str, clusters: Clusters, found: Statistics) -> None:
+    kinds = {f"modelyard_{name}": kind for kind, name in telemetry.TOKENS.items()}
+    histograms = {
+        f"modelyard_{telemetry.DURATION}": found.durations,
+        f"modelyard_{telemetry.FIRST_TOKEN}": found.first_tokens,
+    }
+    for name, part, _tag, of, upper, number in _LINE.findall(text):
+        value = float(number)
+        if name in histograms:
+            served, _ = _served(of, clusters)
+            _add(histograms[name].setdefault(served, Histogram()), part, upper, value)
+        elif name == f"modelyard_{telemetry.REQUESTS}":
+            served, (status, flags) = _served(of, clusters)
+            found.requests[served, int(status)] += round(value)
+            if reason := failure(int(status), flags, forwarded=not of.startswith(telemetry.SEPARATOR)):
+                found.failures[served, reason] += round(value)
+        elif name in kinds:
+            served, _ = _served(of, clusters)
+            found.tokens[served, kinds[name]] += round(value)
+        elif name in _ACTIVE and of in clusters:
+            found.in_flight[_one(of, clusters)] += round(value)
+        elif name == _ALL_ACTIVE:
+            found.all_in_flight += round(value)
 
 
 def _served(of: str, clusters: Clusters) -> tuple[Served, list[str]]:

@@ -23,12 +23,15 @@ from modelyard.deployment.rules import Rules
 from modelyard.deployment.targets.kubernetes import names
 from modelyard.deployment.targets.kubernetes.workloads import Workloads
 from modelyard.gateway.routes import RouteTable
+from modelyard.gateway.statistics import Statistics
 from modelyard.repository import Environment, ModelRepository, ModelVersion
 from modelyard.repository.signatures import Signatures
 from modelyard.settings import Settings
 
 if TYPE_CHECKING:
+    from modelyard.deployment.reconciler import Analyst
     from modelyard.deployment.targets.kubernetes.gateway import ClusterGateway
+    from modelyard.deployment.targets.kubernetes.gateways import Gateways
     from modelyard.deployment.targets.kubernetes.parts import Parts
     from modelyard.deployment.targets.kubernetes.reconciler import ClusterReconciler
 
@@ -38,7 +41,7 @@ _SHORT_PATIENCE_S = 5.0  # of what asks again by itself
 @dataclass(eq=False)
 class Assembly:
     """`configured`: the engine that the configuration names for a model; `facts` of a version in an engine; `guard` and
-    `rules` as the gateway needs them; Envoy's files lie in `folder`."""
+    `rules` as the gateway needs them; `analyst` judges by statistics; Envoy's files lie in `folder`."""
 
     settings: Settings
     repository: ModelRepository
@@ -48,12 +51,21 @@ class Assembly:
     guard: Callable[[], Callable[[RouteTable], RouteTable]]
     rules: Callable[[], Callable[[], Rules]]
     issuer: Callable[[], Issuer | None]
+    analyst: Callable[[Callable[[], Statistics]], Analyst]
     folder: Path
 
     @cached_property
     def parts(self) -> Parts:
         """Raises MissingExtra, InvalidInput when there is no cluster."""
         return self._parts(self.settings.kubernetes.patience_s)
+
+    @property
+    def gateways(self) -> Gateways:
+        """What all gateways have counted is read here."""
+        from modelyard.deployment.targets.kubernetes.gateways import Gateways
+
+        host = self.settings.kubernetes.gateways or self.settings.gateway.host
+        return Gateways(host, self.settings.api.port, self.settings.token)
 
     @cached_property
     def workloads(self) -> Workloads:
@@ -68,7 +80,7 @@ class Assembly:
         parts = self._parts(_SHORT_PATIENCE_S)
         identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         lease = Lease(parts.cluster, lease_name(self.repository.storage.url), identity)
-        return ClusterReconciler(parts, self._environments(), lease)
+        return ClusterReconciler(parts, self._environments(), lease, self.analyst(self.gateways.statistics))
 
     def gateway(self) -> ClusterGateway:
         """What `modelyard gateway` runs."""

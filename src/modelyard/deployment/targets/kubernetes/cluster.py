@@ -62,14 +62,14 @@ class Cluster:
     def namespace(self) -> str:
         return str(self.client.namespace)
 
-    def apply(self, document: Document, *, force: bool = False) -> None:
+    def apply(self, document: Document, *, manager: str = MANAGER, force: bool = False) -> None:
         """Server-side apply. Raises Conflict when a field is somebody else's, Refused, InvalidInput, Unavailable."""
         kind, name = document["kind"], document["metadata"]["name"]
         resource = type(codecs.from_dict({**document, "metadata": {"name": name}}))
         try:
             self._again(
                 lambda: self.client.patch(
-                    resource, name, document, patch_type=PatchType.APPLY, field_manager=MANAGER, force=force
+                    resource, name, document, patch_type=PatchType.APPLY, field_manager=manager, force=force
                 ),
                 f"apply {kind} {name}",
             )

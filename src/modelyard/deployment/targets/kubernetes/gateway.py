@@ -7,11 +7,12 @@ works as on one machine. Any number of gateways may run; none of them decides an
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
 
-from modelyard.deployment.routing import Traffic, route_table
+from modelyard.deployment.routing import route_table
 from modelyard.deployment.targets.kubernetes.pod_watch import PodWatch
 from modelyard.deployment.targets.kubernetes.replicas import traffic
 from modelyard.deployment.wanted import Newest
@@ -58,6 +59,6 @@ class ClusterGateway:
         if wanted is None or pods is None:
             return
         self.gateway.start()
-        found, routed = traffic(pods, self.port, wanted.deployments)
-        table = route_table(wanted.deployments, found, Traffic(routed), wanted.tags, wanted.rules)
+        found, routed = traffic(pods, self.port, wanted.deployments, time.time())
+        table = route_table(wanted.deployments, found, routed, wanted.tags, wanted.rules)
         self.gateway.apply(self.guard(table))

@@ -17,12 +17,14 @@ REPLICA, GATEWAY, CONTROLLER = "model-server", "gateway", "controller"
 
 YARD = "modelyard/yard"  # label: whose it is, where several stores share a namespace
 ENVIRONMENT = "modelyard/environment"  # label
+SLOT = "modelyard/slot"  # label: which of a model's two Deployments
 MODEL, VERSION, DIGEST = "modelyard/model", "modelyard/version", "modelyard/digest"
 ENGINE, OWNER = "modelyard/engine", "modelyard/owner"
 ROLLOUT, WISH = "modelyard/rollout", "modelyard/wish"
 TEMPLATE = "modelyard/template"  # on pods: which template they were made of
 
-_LONGEST = 45  # the cluster adds 17 characters for a pod's name, which may have 63
+SLOTS = ("1", "2")  # two versions side by side have a Deployment each; what serves may be in either
+_LONGEST = 43  # a slot adds 2 characters, the cluster 17 for a pod's name, which may have 63
 
 
 def object_name(model: str, environment: str) -> str:
@@ -34,6 +36,11 @@ def object_name(model: str, environment: str) -> str:
         mark = hashlib.sha256(model.encode()).hexdigest()[:8]
         name = f"{name[: longest - 9].rstrip('-')}-{mark}"
     return f"{name}-{environment}"
+
+
+def deployment_name(name: str, slot: str) -> str:
+    """What the Deployment in a slot is called, of the objects with that name."""
+    return name if slot == SLOTS[0] else f"{name}-{slot}"
 
 
 def yard_label(store_url: str) -> str:

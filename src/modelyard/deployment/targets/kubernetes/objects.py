@@ -18,9 +18,9 @@ def objects(workload: Workload, settings: KubernetesSettings, namespace: str | N
     _check(workload, settings)
     parts = [_service_account(workload, settings)]
     if workload.keys:
-        parts.append(_of(workload, "v1", "ConfigMap", {"data": dict(workload.keys)}, suffix="-keys"))
+        parts.append(_of(workload, "v1", "ConfigMap", {"data": dict(workload.keys)}, name=f"{workload.name}-keys"))
     parts += [_service(workload), _network_policy(workload), _disruption_budget(workload)]
-    if workload.spec.max_replicas:
+    if workload.scaled:
         parts.append(_autoscaler(workload))
     parts.append(_deployment(workload, settings))
     if namespace:
@@ -39,7 +39,7 @@ def wish(documents: tuple[Document, ...]) -> str:
 
 
 def selector(workload: Workload) -> dict[str, str]:
-    """The labels by which its pods are found; they never change."""
+    """The labels by which the model's pods are found, in either slot; they never change."""
     return {names.INSTANCE: workload.name, names.PART_OF: "modelyard"}
 
 
@@ -72,9 +72,9 @@ def _check(workload: Workload, settings: KubernetesSettings) -> None:
         )
 
 
-def _of(workload: Workload, version: str, kind: str, body: dict[str, Any], *, suffix: str = "") -> Document:
+def _of(workload: Workload, version: str, kind: str, body: dict[str, Any], *, name: str = "") -> Document:
     metadata: Document = {
-        "name": workload.name + suffix,
+        "name": name or workload.name,
         "labels": pods.labels(workload),
         "annotations": pods.notes(workload),
     }
@@ -114,26 +114,28 @@ def _disruption_budget(workload: Workload) -> Document:
 def _autoscaler(workload: Workload) -> Document:
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": _BUSY_PERCENT}}
     spec = {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.name},
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": workload.deployment},
         "minReplicas": workload.spec.replicas,
         "maxReplicas": workload.spec.max_replicas,
         "metrics": [{"type": "Resource", "resource": cpu}],
     }
-    return _of(workload, "autoscaling/v2", "HorizontalPodAutoscaler", {"spec": spec})
+    return _of(workload, "autoscaling/v2", "HorizontalPodAutoscaler", {"spec": spec}, name=workload.deployment)
 
 
 def _deployment(workload: Workload, settings: KubernetesSettings) -> Document:
     spec: Document = {
-        "selector": {"matchLabels": selector(workload)},
+        "selector": {"matchLabels": selector(workload) | {names.SLOT: workload.slot}},
         "strategy": _strategy(workload),
         "progressDeadlineSeconds": _deadline_s(workload, settings),
         "minReadySeconds": settings.min_ready_s,
         "revisionHistoryLimit": 5,
         "template": pods.template(workload, settings),
     }
-    if not workload.spec.max_replicas:  # else the autoscaler decides
-        spec["replicas"] = workload.spec.replicas
-    return _of(workload, "apps/v1", "Deployment", {"spec": spec})
+    if not workload.scaled:
+        spec["replicas"] = workload.replicas or workload.spec.replicas
+    if workload.paused:
+        spec["paused"] = True
+    return _of(workload, "apps/v1", "Deployment", {"spec": spec}, name=workload.deployment)
 
 
 def _deadline_s(workload: Workload, settings: KubernetesSettings) -> int:

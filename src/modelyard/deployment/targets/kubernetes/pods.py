@@ -27,7 +27,7 @@ _SLACK_S = 5
 def template(workload: Workload, settings: KubernetesSettings) -> Document:
     """The pod template. It says nothing that changes while the version, its engine and its spec do not."""
     found = {
-        "metadata": {"labels": labels(workload), "annotations": notes(workload)},
+        "metadata": {"labels": labels(workload) | {names.SLOT: workload.slot}, "annotations": notes(workload)},
         "spec": _spec(workload, settings),
     }
     found["metadata"]["annotations"][names.TEMPLATE] = fingerprint(found)

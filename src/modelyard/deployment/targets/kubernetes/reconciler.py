@@ -7,22 +7,38 @@ version does not come up. It keeps nothing: killed at any moment, the next one g
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from threading import Event
 
 from lightkube.resources.apps_v1 import Deployment as ClusterDeployment
 
+from modelyard.deployment.canary import NOT_JUDGED, Hold, Moment
+from modelyard.deployment.outcomes import Recorded, outcome
+from modelyard.deployment.plan import Fail
+from modelyard.deployment.reconciler import Analyst, NoAnalyst
 from modelyard.deployment.targets.kubernetes import names
 from modelyard.deployment.targets.kubernetes.cluster import Document
-from modelyard.deployment.targets.kubernetes.decision import Apply, Fail, Finish, Found, Remove, Step, decide
+from modelyard.deployment.targets.kubernetes.decision import (
+    Apply,
+    Empty,
+    Found,
+    Layout,
+    Remove,
+    Step,
+    Want,
+    decide,
+    layout,
+    watched,
+)
 from modelyard.deployment.targets.kubernetes.lease import Lease
 from modelyard.deployment.targets.kubernetes.objects import objects, wish
 from modelyard.deployment.targets.kubernetes.parts import Parts
 from modelyard.deployment.targets.kubernetes.progress import Progress
 from modelyard.deployment.targets.kubernetes.rollouts import Rollouts
 from modelyard.errors import Conflict, InvalidInput, ModelyardError, NotFound, Refused
-from modelyard.refs import ModelRef
+from modelyard.refs import Digest, ModelRef, Version
 from modelyard.repository import Deployment, Environment, Pin
 
 log = logging.getLogger("modelyard.reconciler")
@@ -33,11 +49,13 @@ _HOPELESS = (Conflict, InvalidInput, NotFound, Refused)  # asking again would br
 
 @dataclass(slots=True)
 class ClusterReconciler:
-    """Carries out the environments' wishes in one cluster while it holds the lease."""
+    """Carries out the environments' wishes in one cluster while it holds the lease; `analyst` judges new versions."""
 
     parts: Parts
     environments: Sequence[Environment]
     lease: Lease
+    analyst: Analyst = field(default_factory=NoAnalyst)
+    wall: Callable[[], float] = time.time  # what the journals' times are taken from
     _told: dict[str, str] = field(default_factory=dict)
 
     def run(self, stop: Event) -> None:
@@ -58,14 +76,13 @@ class ClusterReconciler:
 
     def tick(self) -> None:
         """One round over all models; what fails about one holds up no other."""
-        rollouts = Rollouts(self.parts.cluster)
         own = {names.MANAGED_BY: names.MANAGER, names.YARD: names.yard_label(self.parts.repository.storage.url)}
         there = {_name(each): each for each in self.parts.cluster.all(ClusterDeployment, own)}
         for environment in self.environments:
             for model, deployment in environment.read().items():
                 about = f"{model} in {environment.name}"
                 try:
-                    self._look(environment, model, deployment, rollouts, there)
+                    self._look(environment, model, deployment, there)
                     self._told.pop(about, None)
                 except ModelyardError as error:
                     self._tell(about, error)
@@ -75,43 +92,74 @@ class ClusterReconciler:
         environment: Environment,
         model: str,
         deployment: Deployment,
-        rollouts: Rollouts,
-        there: dict[str, ClusterDeployment],
+        there: Mapping[str, ClusterDeployment],
     ) -> None:
-        name = names.object_name(model, environment.name)
+        slots = _slots(names.object_name(model, environment.name), there)
+        now = self.wall()
+        found = {slot: _found(each) for slot, each in slots.items()}
+        wanted = layout(deployment, found, now)
         try:
-            documents = self._documents(environment.name, model, deployment)
-            found = _found(rollouts, there.get(name), running=deployment.outcome == "running")
-            step = decide(deployment, wish(documents) if documents else "", found)
-            if isinstance(step, Apply):
-                log.info("%s in %s: tell the cluster to run %s", model, environment.name, deployment.target)
-                rollouts.apply(documents)
-            elif isinstance(step, Remove):
-                log.info("%s in %s: remove it", model, environment.name)
-                rollouts.remove(name)
+            documents = self._documents(environment.name, model, deployment, wanted)
+            if wanted and wanted.own in slots and watched(deployment, wanted):
+                how_far = Rollouts(self.parts.cluster).progress(slots[wanted.own])
+                found[wanted.own] = replace(found[wanted.own], progress=how_far)
+            wishes = {slot: wish(each) for slot, each in documents.items()}
+            moment = self._moment(environment.name, model, deployment, now)
+            for step in decide(deployment, found, wishes, wanted, moment):
+                self._do(environment, model, deployment, step, documents)
         except _HOPELESS as error:
             if deployment.outcome != "running":
                 raise
-            step = Fail(str(error))
-        self._record(environment, model, deployment, step)
+            self._record(environment, model, deployment, Fail(str(error)))
 
-    def _documents(self, environment: str, model: str, deployment: Deployment) -> tuple[Document, ...]:
-        pin = deployment.target
-        if pin is None:
-            return ()
-        version = self.parts.repository.resolve(ModelRef(model, pin.version, digest=pin.digest))
-        workload = self.parts.workloads.of(version, environment, deployment.spec, rollout=deployment.rollout)
-        return objects(workload, self.parts.settings.kubernetes)
+    def _documents(
+        self, environment: str, model: str, deployment: Deployment, wanted: Layout | None
+    ) -> dict[str, tuple[Document, ...]]:
+        """The objects of each slot that is to be told something."""
+        if wanted is None:
+            return {}
+        wants = {**wanted.beside, wanted.own: wanted.want}
+        return {slot: self._objects(environment, model, deployment, slot, want) for slot, want in wants.items() if want}
 
-    def _record(self, environment: Environment, model: str, seen: Deployment, step: Step) -> None:
-        if isinstance(step, Finish):
-            new, why = seen.finished(), f"{model}: {_what(seen.target)}"
-        elif isinstance(step, Fail):
-            log.warning("%s in %s: %s", model, environment.name, step.reason)
-            new, why = seen.failed(step.reason), f"{model}: went back: {step.reason}"
-        else:
-            return
-        environment.update(model, lambda now: new if now == seen else None, by=self.parts.settings.user, why=why)
+    def _objects(
+        self, environment: str, model: str, deployment: Deployment, slot: str, want: Want
+    ) -> tuple[Document, ...]:
+        version = self.parts.repository.resolve(ModelRef(model, want.pin.version, digest=want.pin.digest))
+        workload = self.parts.workloads.of(version, environment, want.spec, rollout=deployment.rollout)
+        slotted = replace(workload, slot=slot, replicas=want.replicas, paused=want.paused)
+        return objects(slotted, self.parts.settings.kubernetes)
+
+    def _moment(self, environment: str, model: str, deployment: Deployment, now: float) -> Moment:
+        judged = deployment.outcome == "running" and deployment.spec.strategy.analysis
+        return Moment(now, self.analyst.verdict(environment, model, deployment, now) if judged else NOT_JUDGED)
+
+    def _do(
+        self,
+        environment: Environment,
+        model: str,
+        deployment: Deployment,
+        step: Step,
+        documents: Mapping[str, tuple[Document, ...]],
+    ) -> None:
+        rollouts, name = Rollouts(self.parts.cluster), names.object_name(model, environment.name)
+        match step:
+            case Apply(slot):
+                log.info("%s in %s: tell the cluster to run %s", model, environment.name, deployment.target)
+                rollouts.apply(documents[slot])
+            case Remove():
+                log.info("%s in %s: remove it", model, environment.name)
+                rollouts.remove(name)
+            case Empty(slot):
+                log.info("%s in %s: remove what is not wanted any more", model, environment.name)
+                rollouts.remove_slot(name, slot)
+            case _:
+                self._record(environment, model, deployment, step)
+
+    def _record(self, environment: Environment, model: str, seen: Deployment, step: Recorded) -> None:
+        found = outcome(step, seen, at=self.wall(), by=self.parts.settings.user)
+        if isinstance(step, Fail | Hold):
+            log.warning("%s in %s: %s", model, environment.name, found.why)
+        environment.update(model, found, by=self.parts.settings.user, why=f"{model}: {found.why}")
 
     def _tell(self, about: str, error: Exception) -> None:
         """Once, until it changes."""
@@ -120,18 +168,25 @@ class ClusterReconciler:
             self._told[about] = str(error)
 
 
-def _found(rollouts: Rollouts, there: ClusterDeployment | None, *, running: bool) -> Found | None:
-    """How far it is matters only while a rollout runs."""
-    if there is None:
-        return None
+def _slots(name: str, there: Mapping[str, ClusterDeployment]) -> dict[str, ClusterDeployment]:
+    """A model's Deployments, by slot."""
+    found = {slot: there.get(names.deployment_name(name, slot)) for slot in names.SLOTS}
+    return {slot: deployment for slot, deployment in found.items() if deployment}
+
+
+def _found(there: ClusterDeployment) -> Found:
+    """What a Deployment says of itself."""
     notes = (there.metadata.annotations if there.metadata else None) or {}
-    how_far = rollouts.progress(there) if running else Progress(False, "")
-    return Found(notes.get(names.WISH, ""), notes.get(names.ROLLOUT, ""), how_far)
+    replicas = (there.spec.replicas if there.spec else None) or 0
+    return Found(_pin(notes), notes.get(names.WISH, ""), notes.get(names.ROLLOUT, ""), replicas, Progress(False, ""))
+
+
+def _pin(notes: Mapping[str, str]) -> Pin | None:
+    try:
+        return Pin(Version.parse(notes.get(names.VERSION, "")), Digest.parse(notes.get(names.DIGEST, "")))
+    except InvalidInput:
+        return None
 
 
 def _name(deployment: ClusterDeployment) -> str:
     return str(deployment.metadata.name if deployment.metadata else "")
-
-
-def _what(target: Pin | None) -> str:
-    return f"{target} serves" if target else "it is not served any more"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from modelyard.deployment import canary
 from modelyard.deployment.plan import Replica, ReplicaState
-from modelyard.deployment.routing import Deployments
+from modelyard.deployment.routing import Deployments, Traffic
 from modelyard.deployment.targets.kubernetes import names
 from modelyard.engines import ENGINES
 from modelyard.errors import InvalidInput
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lightkube.resources.core_v1 import Pod
 
 _Standing = Literal["ready", "ending", "started"]
+_ALL = 100  # percent
 _STANDINGS: tuple[_Standing | None, ...] = ("ready", "ending", "started")  # the fittest first
 
 
@@ -28,11 +30,15 @@ def replicas(pods: Iterable[Pod], port: int) -> list[Replica]:
     return [replica for replica in found if replica is not None]
 
 
-def traffic(pods: Sequence[Pod], port: int, deployments: Deployments) -> tuple[list[Replica], frozenset[str]]:
+def traffic(
+    pods: Sequence[Pod], port: int, deployments: Deployments, now: float = 0.0
+) -> tuple[list[Replica], Traffic]:
     """The replicas, and those that are to get requests: of a version that is wanted, ready, and not to end.
 
     Where a model has none, those that are to end and still answer; where it has none of these, those that have started,
-    though they do not say that they are ready: a request that may fail is better than one that must.
+    though they do not say that they are ready: a request that may fail is better than one that must. While versions
+    stand side by side each has its share; one without any stands by, as one does that is kept warm. `now`: in seconds
+    since the epoch.
     """
     found, chosen = replicas(pods, port), dict[tuple[str, str], tuple[int, set[str]]]()
     standing = {str(pod.metadata.name): _standing(pod) for pod in pods if pod.metadata}
@@ -43,7 +49,16 @@ def traffic(pods: Sequence[Pod], port: int, deployments: Deployments) -> tuple[l
             if own <= rank:
                 chosen[each.environment, each.model] = own, (there if own == rank else set()) | {each.id}
     to = frozenset(replica for _, ids in chosen.values() for replica in ids)
-    return [replace(each, state="ready") if each.id in to else each for each in found], to
+    seen = [replace(each, state="ready") if each.id in to else each for each in found]
+    shares = {
+        (environment, model): _share(deployment, [r for r in seen if r.id in to and _is_of(r, environment, model)])
+        for environment, models in deployments.items()
+        for model, deployment in models.items()
+        if canary.side_by_side(deployment)
+    }
+    fit = {replica for replica, fitness in standing.items() if fitness == "ready"}
+    standby = {r.id for r in seen if r.id in fit and _stands_by(r, deployments, shares, now)}
+    return seen, Traffic(to - standby, frozenset(standby), shares)
 
 
 def stays(pod: Pod) -> bool:
@@ -65,8 +80,32 @@ def _is_ready(pod: Pod) -> bool:
 
 
 def _is_wanted(replica: Replica, deployments: Deployments) -> bool:
-    deployment = deployments.get(replica.environment, {}).get(replica.model, Deployment())
+    deployment = _deployment(replica, deployments)
     return replica.pin in (deployment.serving, deployment.target)
+
+
+def _deployment(replica: Replica, deployments: Deployments) -> Deployment:
+    return deployments.get(replica.environment, {}).get(replica.model, Deployment())
+
+
+def _is_of(replica: Replica, environment: str, model: str) -> bool:
+    return (replica.environment, replica.model) == (environment, model)
+
+
+def _share(deployment: Deployment, routed: Sequence[Replica]) -> int:
+    """The target's part of the requests in percent. It may have to carry as much as all that serve."""
+    new = sum(r.pin == deployment.target for r in routed)
+    count = max(deployment.spec.replicas, len(routed) - new)
+    share = canary.share(deployment, new, count)
+    return min(_ALL, _ALL * new // count) if share is None else share
+
+
+def _stands_by(replica: Replica, deployments: Deployments, shares: Mapping[tuple[str, str], int], now: float) -> bool:
+    """Whether it is there for what no other replica can take."""
+    deployment, share = _deployment(replica, deployments), shares.get((replica.environment, replica.model))
+    if deployment.under_way:
+        return share == _ALL and replica.pin == deployment.serving
+    return replica.pin == deployment.replaced and canary.warm(deployment, now)
 
 
 def _replica(pod: Pod, port: int) -> Replica | None:

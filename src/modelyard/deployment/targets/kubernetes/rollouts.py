@@ -22,7 +22,8 @@ from modelyard.errors import ModelyardError, RolloutFailed
 log = logging.getLogger("modelyard.kubernetes")
 
 _POLL_S = 0.5
-_KINDS = (HorizontalPodAutoscaler, PodDisruptionBudget, NetworkPolicy, Service, ConfigMap, ServiceAccount)
+_SHARED = (PodDisruptionBudget, NetworkPolicy, Service, ConfigMap, ServiceAccount)
+_HANDOVER = f"{names.MANAGER}-handover"
 _CLUSTERS_OWN = "deployment.kubernetes.io/"
 
 
@@ -34,22 +35,22 @@ class Rollouts:
 
     def apply(self, documents: Sequence[Document], *, force: bool = False) -> None:
         """All or, if the cluster refuses one of them, none of its Deployment: it comes last."""
+        deployment = documents[-1]
+        name = deployment["metadata"]["name"]
+        if "replicas" not in deployment["spec"]:
+            self._hand_over(name)
         for document in documents:
             self.cluster.apply(document, force=force)
-        name = documents[-1]["metadata"]["name"]
         if all(document["kind"] != "HorizontalPodAutoscaler" for document in documents):
             self._delete_own(HorizontalPodAutoscaler, name)
 
     def find(self, name: str) -> Deployment | None:
         return self.cluster.get(Deployment, name)
 
-    def pods(self, name: str) -> list[Pod]:
-        return self.cluster.all(Pod, {names.INSTANCE: name, names.PART_OF: "modelyard"})
-
     def progress(self, deployment: Deployment) -> Progress:
         """How far it is. Looks into logs only for a failure that does not say why."""
-        name = (deployment.metadata.name if deployment.metadata else None) or ""
-        found = progress(deployment, self.pods(name))
+        labels = deployment.spec.selector.matchLabels if deployment.spec else None
+        found = progress(deployment, self.cluster.all(Pod, labels))
         trouble = found.trouble
         if not (found.failed and trouble and trouble.log_of):
             return found
@@ -100,9 +101,24 @@ class Rollouts:
 
     def remove(self, name: str) -> None:
         """Everything of this name that is modelyard's."""
-        self._delete_own(Deployment, name)
-        for kind in _KINDS:
+        for slot in names.SLOTS:
+            self.remove_slot(name, slot)
+        for kind in _SHARED:
             self._delete_own(kind, f"{name}-keys" if kind is ConfigMap else name)
+
+    def remove_slot(self, name: str, slot: str) -> None:
+        """What runs in one slot; the other one needs the rest."""
+        for kind in (HorizontalPodAutoscaler, Deployment):
+            self._delete_own(kind, names.deployment_name(name, slot))
+
+    def _hand_over(self, name: str) -> None:
+        """How many replicas there are stays as it is until an autoscaler says otherwise. A field that nobody owns any
+        more is reset: https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership."""
+        there = self.find(name)
+        if there is None or there.spec is None:
+            return
+        count = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}}
+        self.cluster.apply(count | {"spec": {"replicas": there.spec.replicas}}, manager=_HANDOVER, force=True)
 
     def _delete_own(self, kind: type[NamespacedResource], name: str) -> None:
         found = self.cluster.get(kind, name)
