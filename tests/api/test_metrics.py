@@ -152,7 +152,7 @@ def test_what_several_gateways_have_counted_is_added_up(asked: ServedYard) -> No
 
 def test_a_gateway_that_does_not_say_what_it_has_counted_is_named(served: ServedYard) -> None:
     port = served.yard.settings.api.port
-    with pytest.raises(Unavailable, match=r"the gateway at 127.0.0.1 does not say what it has counted: 404, no gateway runs"):
+    with pytest.raises(Unavailable, match=r"gateway at 127.0.0.1 does not say what it has counted: 404, no gateway"):
         Gateways("127.0.0.1", port).statistics()
     with pytest.raises(Unavailable, match=r"the gateways are not found at gateways\.invalid"):
         Gateways("gateways.invalid", port).statistics()

@@ -107,14 +107,18 @@ def test_whoever_leads_is_killed_in_the_midst_of_a_canary(serving: Site) -> None
 def test_a_crash_soon_after_is_taken_back(serving: Site) -> None:
     """As long as the old version is kept warm."""
     serving.promote(NEW, rollout=RolloutOptions(keep_warm_s=120))
-    crashes = 0
+    crashes: list[int] = []
+
+    def failed() -> bool:
+        crashes.append(crash(serving))
+        return serving.now().outcome == "failed"
+
     with serving.load() as load:
         wait_for(lambda: load.answered[f"{MODEL}:{NEW}"] > 50, what=serving.log)
-        while serving.now().outcome != "failed":
-            crashes += crash(serving)
+        wait_for(failed, what=serving.log)
         wait_for(lambda: not serving.pods(NEW), what=serving.log)
         load.goes_on()
-    assert len(load.failed) <= load.threads * crashes  # what was in hand
+    assert len(load.failed) <= load.threads * sum(crashes)  # what was in hand
     assert str(serving.now().serving) == OLD
     assert "does not stay up" in serving.now().reason
     assert set(load.answered) == {f"{MODEL}:{OLD}", f"{MODEL}:{NEW}"}
