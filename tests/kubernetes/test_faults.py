@@ -63,6 +63,15 @@ def test_objects_pass_the_servers_own_check(plane: ControlPlane, namespace: str)
     assert set(lacking) <= {"policy/v1", "autoscaling/v2"}  # younger than 1.20
 
 
+def test_an_autoscaler_begins_with_the_replicas_there_are(cluster: Cluster) -> None:
+    rollouts = Rollouts(cluster)
+    scaled = DeploymentSpec(2, max_replicas=4, resources=Resources(cpu="100m"))
+    for spec in (DeploymentSpec(3), scaled, scaled):
+        rollouts.apply(objects(workload(spec=spec), settings()))
+        there = rollouts.find("digits-production")
+        assert there and there.spec and there.spec.replicas == 3
+
+
 def test_an_image_that_is_not_there(
     cluster_yard: Yard,
     kubelet: Kubelet,

@@ -47,6 +47,24 @@ _INTERVAL_S = 0.5
 _HOPELESS = (Conflict, InvalidInput, NotFound, Refused)  # asking again would bring the same answer
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One model in one environment, as its journal was read."""
+
+    environment: Environment
+    model: str
+    deployment: Deployment
+
+    @property
+    def about(self) -> str:
+        return f"{self.model} in {self.environment.name}"
+
+    @property
+    def name(self) -> str:
+        """Of its objects in the cluster."""
+        return names.object_name(self.model, self.environment.name)
+
+
 @dataclass(slots=True)
 class ClusterReconciler:
     """Carries out the environments' wishes in one cluster while it holds the lease; `analyst` judges new versions."""
@@ -80,86 +98,69 @@ class ClusterReconciler:
         there = {_name(each): each for each in self.parts.cluster.all(ClusterDeployment, own)}
         for environment in self.environments:
             for model, deployment in environment.read().items():
-                about = f"{model} in {environment.name}"
+                case = _Case(environment, model, deployment)
                 try:
-                    self._look(environment, model, deployment, there)
-                    self._told.pop(about, None)
+                    self._look(case, there)
+                    self._told.pop(case.about, None)
                 except ModelyardError as error:
-                    self._tell(about, error)
+                    self._tell(case.about, error)
 
-    def _look(
-        self,
-        environment: Environment,
-        model: str,
-        deployment: Deployment,
-        there: Mapping[str, ClusterDeployment],
-    ) -> None:
-        slots = _slots(names.object_name(model, environment.name), there)
-        now = self.wall()
+    def _look(self, case: _Case, there: Mapping[str, ClusterDeployment]) -> None:
+        slots, now = _slots(case.name, there), self.wall()
         found = {slot: _found(each) for slot, each in slots.items()}
-        wanted = layout(deployment, found, now)
+        wanted = layout(case.deployment, found, now)
         try:
-            documents = self._documents(environment.name, model, deployment, wanted)
-            if wanted and wanted.own in slots and watched(deployment, wanted):
+            documents = self._documents(case, wanted)
+            if wanted and wanted.own in slots and watched(case.deployment, wanted):
                 how_far = Rollouts(self.parts.cluster).progress(slots[wanted.own])
                 found[wanted.own] = replace(found[wanted.own], progress=how_far)
             wishes = {slot: wish(each) for slot, each in documents.items()}
-            moment = self._moment(environment.name, model, deployment, now)
-            for step in decide(deployment, found, wishes, wanted, moment):
-                self._do(environment, model, deployment, step, documents)
+            for step in decide(case.deployment, found, wishes, wanted, self._moment(case, now)):
+                self._do(case, step, documents)
         except _HOPELESS as error:
-            if deployment.outcome != "running":
+            if case.deployment.outcome != "running":
                 raise
-            self._record(environment, model, deployment, Fail(str(error)))
+            self._record(case, Fail(str(error)))
 
-    def _documents(
-        self, environment: str, model: str, deployment: Deployment, wanted: Layout | None
-    ) -> dict[str, tuple[Document, ...]]:
+    def _documents(self, case: _Case, wanted: Layout | None) -> dict[str, tuple[Document, ...]]:
         """The objects of each slot that is to be told something."""
         if wanted is None:
             return {}
         wants = {**wanted.beside, wanted.own: wanted.want}
-        return {slot: self._objects(environment, model, deployment, slot, want) for slot, want in wants.items() if want}
+        return {slot: self._objects(case, slot, want) for slot, want in wants.items() if want}
 
-    def _objects(
-        self, environment: str, model: str, deployment: Deployment, slot: str, want: Want
-    ) -> tuple[Document, ...]:
-        version = self.parts.repository.resolve(ModelRef(model, want.pin.version, digest=want.pin.digest))
-        workload = self.parts.workloads.of(version, environment, want.spec, rollout=deployment.rollout)
+    def _objects(self, case: _Case, slot: str, want: Want) -> tuple[Document, ...]:
+        version = self.parts.repository.resolve(ModelRef(case.model, want.pin.version, digest=want.pin.digest))
+        rollout = case.deployment.rollout
+        workload = self.parts.workloads.of(version, case.environment.name, want.spec, rollout=rollout)
         slotted = replace(workload, slot=slot, replicas=want.replicas, paused=want.paused)
         return objects(slotted, self.parts.settings.kubernetes)
 
-    def _moment(self, environment: str, model: str, deployment: Deployment, now: float) -> Moment:
-        judged = deployment.outcome == "running" and deployment.spec.strategy.analysis
-        return Moment(now, self.analyst.verdict(environment, model, deployment, now) if judged else NOT_JUDGED)
+    def _moment(self, case: _Case, now: float) -> Moment:
+        judged = case.deployment.outcome == "running" and case.deployment.spec.strategy.analysis
+        told = self.analyst.verdict(case.environment.name, case.model, case.deployment, now) if judged else NOT_JUDGED
+        return Moment(now, told)
 
-    def _do(
-        self,
-        environment: Environment,
-        model: str,
-        deployment: Deployment,
-        step: Step,
-        documents: Mapping[str, tuple[Document, ...]],
-    ) -> None:
-        rollouts, name = Rollouts(self.parts.cluster), names.object_name(model, environment.name)
+    def _do(self, case: _Case, step: Step, documents: Mapping[str, tuple[Document, ...]]) -> None:
+        rollouts = Rollouts(self.parts.cluster)
         match step:
             case Apply(slot):
-                log.info("%s in %s: tell the cluster to run %s", model, environment.name, deployment.target)
+                log.info("%s: tell the cluster what to run in slot %s", case.about, slot)
                 rollouts.apply(documents[slot])
-            case Remove():
-                log.info("%s in %s: remove it", model, environment.name)
-                rollouts.remove(name)
             case Empty(slot):
-                log.info("%s in %s: remove what is not wanted any more", model, environment.name)
-                rollouts.remove_slot(name, slot)
+                log.info("%s: remove what is not wanted any more in slot %s", case.about, slot)
+                rollouts.remove_slot(case.name, slot)
+            case Remove():
+                log.info("%s: remove it", case.about)
+                rollouts.remove(case.name)
             case _:
-                self._record(environment, model, deployment, step)
+                self._record(case, step)
 
-    def _record(self, environment: Environment, model: str, seen: Deployment, step: Recorded) -> None:
-        found = outcome(step, seen, at=self.wall(), by=self.parts.settings.user)
+    def _record(self, case: _Case, step: Recorded) -> None:
+        found = outcome(step, case.deployment, at=self.wall(), by=self.parts.settings.user)
         if isinstance(step, Fail | Hold):
-            log.warning("%s in %s: %s", model, environment.name, found.why)
-        environment.update(model, found, by=self.parts.settings.user, why=f"{model}: {found.why}")
+            log.warning("%s: %s", case.about, found.why)
+        case.environment.update(case.model, found, by=self.parts.settings.user, why=f"{case.model}: {found.why}")
 
     def _tell(self, about: str, error: Exception) -> None:
         """Once, until it changes."""
