@@ -58,9 +58,9 @@ def test_a_canary_step_by_step_and_the_way_back_at_once(serving: Site) -> None:
         serving.promote(NEW, rollout=STEPS, suite=golden(2.0))
         assert whys(serving)[-5:] == [
             f"{NEW} gets 25 % of the requests, for 0.5 s",
-            "step 2 of 3 (25 %) is passed; next 50 %",
+            "step 1 of 2 (25 %) is passed; next 50 %",
             f"{NEW} gets 50 % of the requests, for 0.5 s",
-            f"step 3 of 3 (50 %) is passed; {NEW} takes over",
+            f"step 2 of 2 (50 %) is passed; {NEW} takes over",
             f"{NEW} serves",
         ]
         wait_for(lambda: load.answered[f"{MODEL}:{NEW}"] > 200, what=serving.log)

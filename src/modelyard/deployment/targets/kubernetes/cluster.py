@@ -19,10 +19,11 @@ from modelyard.settings import KubernetesSettings
 
 try:
     import httpx2
-    from lightkube import ApiError, Client, codecs
+    from lightkube import ApiError, Client
     from lightkube.config.kubeconfig import KubeConfig
     from lightkube.core.exceptions import ConfigError
     from lightkube.core.resource import NamespacedResource
+    from lightkube.core.resource_registry import resource_registry
     from lightkube.types import CascadeType, PatchType
 except ImportError:
     raise MissingExtra("lightkube", "kubernetes") from None
@@ -65,7 +66,7 @@ class Cluster:
     def apply(self, document: Document, *, manager: str = MANAGER, force: bool = False) -> None:
         """Server-side apply. Raises Conflict when a field is somebody else's, Refused, InvalidInput, Unavailable."""
         kind, name = document["kind"], document["metadata"]["name"]
-        resource = type(codecs.from_dict({**document, "metadata": {"name": name}}))
+        resource = resource_registry.load(document["apiVersion"], kind)
         try:
             self._again(
                 lambda: self.client.patch(
