@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _Standing = Literal["ready", "ending", "started"]
 _ALL = 100  # percent
-_STANDINGS: tuple[_Standing | None, ...] = ("ready", "ending", "started")  # the fittest first
+_STANDINGS: tuple[_Standing, ...] = ("ready", "ending", "started")  # the fittest first
 
 
 def replicas(pods: Iterable[Pod], port: int) -> list[Replica]:
@@ -30,9 +30,7 @@ def replicas(pods: Iterable[Pod], port: int) -> list[Replica]:
     return [replica for replica in found if replica is not None]
 
 
-def traffic(
-    pods: Sequence[Pod], port: int, deployments: Deployments, now: float = 0.0
-) -> tuple[list[Replica], Traffic]:
+def traffic(pods: Sequence[Pod], port: int, deployments: Deployments, now: float) -> tuple[list[Replica], Traffic]:
     """The replicas, and those that are to get requests: of a version that is wanted, ready, and not to end.
 
     Where a model has none, those that are to end and still answer; where it has none of these, those that have started,
@@ -40,24 +38,16 @@ def traffic(
     stand side by side each has its share; one without any stands by, as one does that is kept warm. `now`: in seconds
     since the epoch.
     """
-    found, chosen = replicas(pods, port), dict[tuple[str, str], tuple[int, set[str]]]()
-    standing = {str(pod.metadata.name): _standing(pod) for pod in pods if pod.metadata}
-    for each in found:
-        if standing[each.id] is not None and _is_wanted(each, deployments):
-            rank, there = chosen.get((each.environment, each.model), (len(_STANDINGS), set()))
-            own = _STANDINGS.index(standing[each.id])
-            if own <= rank:
-                chosen[each.environment, each.model] = own, (there if own == rank else set()) | {each.id}
-    to = frozenset(replica for _, ids in chosen.values() for replica in ids)
-    seen = [replace(each, state="ready") if each.id in to else each for each in found]
+    found, standing = replicas(pods, port), {str(p.metadata.name): _standing(p) for p in pods if p.metadata}
+    to = _fittest([r for r in found if _is_wanted(r, deployments)], standing)
     shares = {
-        (environment, model): _share(deployment, [r for r in seen if r.id in to and _is_of(r, environment, model)])
+        (environment, model): _share(deployment, [r for r in found if r.id in to and _is_of(r, environment, model)])
         for environment, models in deployments.items()
         for model, deployment in models.items()
         if canary.side_by_side(deployment)
     }
-    fit = {replica for replica, fitness in standing.items() if fitness == "ready"}
-    standby = {r.id for r in seen if r.id in fit and _stands_by(r, deployments, shares, now)}
+    standby = {r.id for r in found if standing[r.id] == "ready" and _stands_by(r, deployments, shares, now)}
+    seen = [replace(each, state="ready") if each.id in to else each for each in found]
     return seen, Traffic(to - standby, frozenset(standby), shares)
 
 
@@ -77,6 +67,17 @@ def _standing(pod: Pod) -> _Standing | None:
 def _is_ready(pod: Pod) -> bool:
     conditions = (pod.status.conditions if pod.status else None) or []
     return any(each.type == "Ready" and each.status == "True" for each in conditions)
+
+
+def _fittest(found: Sequence[Replica], standing: Mapping[str, _Standing | None]) -> frozenset[str]:
+    """Of each model, those that are as fit as any of it."""
+    ranks = {r.id: _STANDINGS.index(fit) for r in found if (fit := standing[r.id])}
+    best: dict[tuple[str, str], int] = {}
+    for each in found:
+        if each.id in ranks:
+            model = each.environment, each.model
+            best[model] = min(best.get(model, ranks[each.id]), ranks[each.id])
+    return frozenset(r.id for r in found if r.id in ranks and ranks[r.id] == best[r.environment, r.model])
 
 
 def _is_wanted(replica: Replica, deployments: Deployments) -> bool:
