@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from faults.machine import save_slow
 from faults.test_canary import BOUNDS
 from modelyard.deployment.promotion import RolloutOptions
 from modelyard.deployment.suite import Golden, Suite
 from modelyard.errors import RolloutFailed
-from times import ONE
+from times import ONE, SIGNATURE
 
 from .kubelet import wait_for
 from .site import MODEL, NEW, OLD, Site
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.long]
+SLOW = "v1.3.0"
 STEPS = RolloutOptions(steps="25,50", step_pause_s=0.5, keep_warm_s=120)
 
 
@@ -85,6 +88,23 @@ def test_wrong_answers_are_found_before_any_client_gets_one(serving: Site) -> No
     assert set(load.answered) == {f"{MODEL}:{OLD}"}
     assert len(names(serving, OLD)) == 2
     wait_for(lambda: not serving.pods(NEW), what=serving.log)
+
+
+def test_a_slow_version_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("MODELYARD_SERVING__TRUST_CODE", f'["{MODEL}"]')
+    serving: Site = request.getfixturevalue("serving")
+    serving.yard.repository.register_model(MODEL, SLOW, save_slow(tmp_path / "slow", 2.0), {"signature": SIGNATURE})
+    with (
+        serving.load() as load,
+        pytest.raises(RolloutFailed, match=f"{SLOW} is worse than {OLD}: its 95th percentile"),
+    ):
+        serving.promote(SLOW, rollout=STEPS)
+    assert load.failed == []
+    assert load.answered[f"{MODEL}:{SLOW}"]
+    wait_for(lambda: not serving.pods(SLOW), what=serving.log)
+    assert len(names(serving, OLD)) == 2
 
 
 def test_whoever_leads_is_killed_in_the_midst_of_a_canary(serving: Site) -> None:
