@@ -207,7 +207,7 @@ class Yard:
     def controller(self, companions: Sequence[Companion] = ()) -> Controller:
         """What `modelyard up` runs, with what runs beside it."""
         from modelyard.deployment.controller import Controller
-        from modelyard.deployment.events import Events
+        from modelyard.deployment.events import Events, FileNotes
         from modelyard.deployment.plan import Limits
         from modelyard.deployment.reconciler import Reconciler
         from modelyard.deployment.rules import LatestRules
@@ -229,7 +229,7 @@ class Yard:
             rules=LatestRules(self.configuration.watch).read,
             analyst=self._analyst(gateway.statistics),
         )
-        beside = [*companions, Events(reconciler.environments, self._webhook(), folder)]
+        beside = [*companions, Events(reconciler.environments, self._webhook(), FileNotes(folder / "events.json"))]
         return Controller(folder, reconciler, target, gateway, trusts=serving.trust_code, companions=beside)
 
     def _analyst(self, statistics: Callable[[], Statistics]) -> RolloutAnalyst:
@@ -256,6 +256,7 @@ class Yard:
             rules=lambda: LatestRules(self.configuration.watch).read,
             issuer=lambda: self.access.issuer,
             analyst=self._analyst,
+            webhook=self._webhook(),
             folder=self.run_folder(self.store) / _CLUSTER_GATEWAY,
         )
 

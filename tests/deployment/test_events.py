@@ -1,52 +1,22 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 
-from modelyard.deployment.events import Events, _NotTaken
+from modelyard.deployment.events import Events, FileNotes, _NotTaken
 from modelyard.repository import CanaryStep, DeploymentSpec, Environment, Strategy
 from modelyard.store import Memory
 
 from .builders import V1, V2
-
-
-@dataclass
-class Receiver:
-    """A webhook on this machine; `statuses` are what it answers first, 200 afterwards."""
-
-    url: str = ""
-    got: list[dict[str, Any]] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
+from .receiver import Receiver, receiving
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    found = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            found.got.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(found.statuses.pop(0) if found.statuses else 200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}/hook"
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with receiving() as found:
         yield found
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -59,7 +29,7 @@ def make(receiver: Receiver, production: Environment, tmp_path: Path) -> Iterato
     made: list[Events] = []
 
     def open_events() -> Events:
-        made.append(Events([production], lambda: receiver.url, tmp_path))
+        made.append(Events([production], lambda: receiver.url, FileNotes(tmp_path / "events.json")))
         return made[-1]
 
     yield open_events
@@ -137,7 +107,7 @@ def test_what_is_refused_is_not(
 
 
 def test_a_receiver_that_is_away_is_waited_for(production: Environment, tmp_path: Path) -> None:
-    events = Events([production], lambda: "http://127.0.0.1:9/hook", tmp_path)
+    events = Events([production], lambda: "http://127.0.0.1:9/hook", FileNotes(tmp_path / "events.json"))
     events.send()
     ask(production)
     with pytest.raises(_NotTaken, match="can't be reached"):
@@ -146,7 +116,7 @@ def test_a_receiver_that_is_away_is_waited_for(production: Environment, tmp_path
 
 
 def test_without_an_address_nothing_is_read(production: Environment, tmp_path: Path) -> None:
-    events = Events([production], lambda: None, tmp_path)
+    events = Events([production], lambda: None, FileNotes(tmp_path / "events.json"))
     events.start()
     events.send()
     events.stop()

@@ -13,6 +13,8 @@ from lightkube.resources.core_v1 import Pod
 
 from modelyard import Yard
 from modelyard.deployment.status import Status
+from modelyard.deployment.targets.kubernetes.lease import lease_name
+from modelyard.deployment.targets.kubernetes.notes import ClusterNotes
 from modelyard.gateway import Gateway
 from modelyard.gateway import process as envoy
 from modelyard.repository import Deployment
@@ -74,6 +76,11 @@ class Site:
     def pods(self, version: str) -> list[Pod]:
         """Those that are to end, too."""
         return self.yard.cluster.parts.cluster.all(Pod, {"app.kubernetes.io/version": version})
+
+    def notes(self) -> dict[str, int]:
+        """Which events have gone to the webhook."""
+        name = f"{lease_name(self.yard.store.url)}-events"
+        return ClusterNotes(self.yard.cluster.parts.cluster, name).read()
 
     def wait_until_done(self) -> None:
         wait_for(lambda: self.now().outcome == "done", 150, self.log)

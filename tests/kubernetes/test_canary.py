@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
+from deployment.receiver import receiving
 from faults.machine import save_slow
 from faults.test_canary import BOUNDS
 from modelyard.deployment.promotion import RolloutOptions
@@ -108,7 +109,10 @@ def test_a_slow_version_is_found(
 
 
 def test_whoever_leads_is_killed_in_the_midst_of_a_canary(serving: Site) -> None:
-    with serving.load() as load:
+    """Events go to a webhook all the same, each at least once and in order."""
+    with serving.load() as load, receiving() as webhook:
+        serving.yard.configuration.set_config("events", "webhook", webhook.url)
+        wait_for(serving.notes, what=serving.log)
         serving.promote(NEW, rollout=RolloutOptions(steps="50:resume", analysis=False), wait=False)
         wait_for(lambda: serving.now().progress.pause, what=serving.log)
         wait_for(lambda: load.answered[f"{MODEL}:{NEW}"] > 50, what=serving.log)
@@ -121,7 +125,13 @@ def test_whoever_leads_is_killed_in_the_midst_of_a_canary(serving: Site) -> None
         serving.wait_until_done()
         wait_for(lambda: not serving.pods(OLD), what=serving.log)
         load.goes_on()
+        told = [f"promote {MODEL}:{NEW}, forced: a test", f"resume the rollout of {MODEL}", *whys(serving)[-1:]]
+        wait_for(lambda: webhook.got and webhook.got[-1]["why"].endswith(told[-1]), what=serving.log)
     assert load.failed == []
+    numbers = [event["number"] for event in webhook.got]
+    assert sorted({*numbers}) == list(range(numbers[0], numbers[-1] + 1))
+    assert numbers == sorted(numbers)
+    assert {*told[:2]} <= {event["why"] for event in webhook.got}
 
 
 def test_a_crash_soon_after_is_taken_back(serving: Site) -> None:

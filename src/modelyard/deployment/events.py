@@ -1,7 +1,7 @@
 """Events: every entry of the environments' journals goes to a webhook, when one is configured.
 
-The journals are the queue: what was sent last is noted beside the replicas, so each entry arrives at least once, in
-order, though the process is killed or the receiver is away. The receiver tells repetitions by the entry's id. All of it
+The journals are the queue: what was sent last is noted elsewhere, so each entry arrives at least once, in order, though
+the process is killed or the receiver is away. The receiver tells repetitions by the entry's id. All of it
 happens in a thread of its own and delays nothing.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -34,14 +34,39 @@ class _NotTaken(Exception):
     """The receiver did not take an event; it may later."""
 
 
+class Notes(Protocol):
+    """Where the numbers of the last entries that were sent are kept, by environment."""
+
+    def read(self) -> dict[str, int]: ...
+    def write(self, sent: Mapping[str, int]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileNotes:
+    """In a file, of which either the old or the new content is there."""
+
+    path: Path
+
+    def read(self) -> dict[str, int]:
+        try:
+            return {str(name): int(number) for name, number in json.loads(self.path.read_text()).items()}
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def write(self, sent: Mapping[str, int]) -> None:
+        beside = self.path.with_suffix(".tmp")
+        beside.write_text(json.dumps(dict(sent)))
+        beside.rename(self.path)
+
+
 @dataclass(slots=True)
 class Events:
-    """Runs beside the reconciler. `address`: where the events go now, None for nowhere; `folder`: where it is noted
-    which ones have gone."""
+    """Runs beside the reconciler. `address`: where the events go now, None for nowhere; `notes`: which ones have
+    gone."""
 
     environments: Sequence[Environment]
     address: Callable[[], str | None]
-    folder: Path
+    notes: Notes
     http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=_TIMEOUT_S, follow_redirects=False))
     _stop: Event = field(default_factory=Event)
     _thread: Thread | None = None
@@ -58,12 +83,13 @@ class Events:
         self.http.close()
 
     def send(self) -> None:
-        """Send what is new. Raises ModelyardError when the store can't be read, OSError when nothing can be noted."""
+        """Send what is new. Raises ModelyardError when the store can't be read, that or OSError when nothing can be
+        noted."""
         address = self.address()
         if not address:
             return
         for environment in self.environments:
-            sent = self._sent().get(environment.name)
+            sent = self.notes.read().get(environment.name)
             if sent is None:  # what happened before somebody listened is no news
                 newest = environment.newest()
                 self._note(environment.name, newest.number if newest else 0)
@@ -96,20 +122,8 @@ class Events:
                 "the webhook refuses the event %s with %s; it is not sent again", body["id"], answer.status_code
             )
 
-    @property
-    def _path(self) -> Path:
-        return self.folder / "events.json"
-
-    def _sent(self) -> dict[str, int]:
-        try:
-            return {str(name): int(number) for name, number in json.loads(self._path.read_text()).items()}
-        except (FileNotFoundError, ValueError):
-            return {}
-
     def _note(self, environment: str, number: int) -> None:
-        beside = self._path.with_suffix(".tmp")
-        beside.write_text(json.dumps(self._sent() | {environment: number}))
-        beside.rename(self._path)
+        self.notes.write(self.notes.read() | {environment: number})
 
 
 def event(

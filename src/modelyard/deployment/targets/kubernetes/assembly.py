@@ -9,10 +9,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from modelyard.settings import Settings
 
 if TYPE_CHECKING:
     from modelyard.deployment.reconciler import Analyst
+    from modelyard.deployment.targets.kubernetes.cluster import Cluster
     from modelyard.deployment.targets.kubernetes.gateway import ClusterGateway
     from modelyard.deployment.targets.kubernetes.gateways import Gateways
     from modelyard.deployment.targets.kubernetes.parts import Parts
@@ -41,7 +43,8 @@ _SHORT_PATIENCE_S = 5.0  # of what asks again by itself
 @dataclass(eq=False)
 class Assembly:
     """`configured`: the engine that the configuration names for a model; `facts` of a version in an engine; `guard` and
-    `rules` as the gateway needs them; `analyst` judges by statistics; Envoy's files lie in `folder`."""
+    `rules` as the gateway needs them; `analyst` judges by statistics; events go to the `webhook`; Envoy's files lie in
+    `folder`."""
 
     settings: Settings
     repository: ModelRepository
@@ -52,6 +55,7 @@ class Assembly:
     rules: Callable[[], Callable[[], Rules]]
     issuer: Callable[[], Issuer | None]
     analyst: Callable[[Callable[[], Statistics]], Analyst]
+    webhook: Callable[[], str | None]
     folder: Path
 
     @cached_property
@@ -80,7 +84,8 @@ class Assembly:
         parts = self._parts(_SHORT_PATIENCE_S)
         identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         lease = Lease(parts.cluster, lease_name(self.repository.storage.url), identity)
-        return ClusterReconciler(parts, self._environments(), lease, self.analyst(self.gateways.statistics))
+        analyst = self.analyst(self.gateways.statistics)
+        return ClusterReconciler(parts, self._environments(), lease, analyst, partial(self._events, parts.cluster))
 
     def gateway(self) -> ClusterGateway:
         """What `modelyard gateway` runs."""
@@ -125,6 +130,21 @@ class Assembly:
 
         cluster = connect(self.settings.kubernetes, patience_s=patience_s)
         return Parts(cluster, self.repository, self.workloads, self.signatures, self.settings)
+
+    @contextmanager
+    def _events(self, cluster: Cluster) -> Iterator[None]:
+        """Changes of deployments go to the webhook until the block ends."""
+        from modelyard.deployment.events import Events
+        from modelyard.deployment.targets.kubernetes.lease import lease_name
+        from modelyard.deployment.targets.kubernetes.notes import ClusterNotes
+
+        notes = ClusterNotes(cluster, f"{lease_name(self.repository.storage.url)}-events")
+        events = Events(self._environments(), self.webhook, notes)
+        events.start()
+        try:
+            yield
+        finally:
+            events.stop()
 
     def _environments(self) -> list[Environment]:
         return [self.repository.environment(name) for name in ("production", "staging")]

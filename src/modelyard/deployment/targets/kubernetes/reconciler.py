@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from threading import Event
 
@@ -73,22 +74,25 @@ class ClusterReconciler:
     environments: Sequence[Environment]
     lease: Lease
     analyst: Analyst = field(default_factory=NoAnalyst)
+    events: Callable[[], AbstractContextManager[None]] = nullcontext  # what is sent while this one leads
     wall: Callable[[], float] = time.time  # what the journals' times are taken from
     _told: dict[str, str] = field(default_factory=dict)
 
     def run(self, stop: Event) -> None:
         """Until `stop` is set. What fails is tried again."""
         leading = False
-        while not stop.wait(_INTERVAL_S):
-            try:
-                if self.lease.hold() != leading:
-                    leading = not leading
-                    log.info("this one carries deployments out" if leading else "another one carries deployments out")
-                if leading:
-                    self.tick()
-                self._told.pop("round", None)
-            except ModelyardError as error:
-                self._tell("round", error)
+        with ExitStack() as events:
+            while not stop.wait(_INTERVAL_S):
+                try:
+                    if self.lease.hold() != leading:
+                        leading = not leading
+                        log.info("%s carries deployments out", "this one" if leading else "another one")
+                        events.enter_context(self.events()) if leading else events.close()
+                    if leading:
+                        self.tick()
+                    self._told.pop("round", None)
+                except ModelyardError as error:
+                    self._tell("round", error)
         if leading:
             self.lease.release()
 
