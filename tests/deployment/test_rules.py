@@ -117,8 +117,8 @@ def test_engines_elsewhere() -> None:
     big, digit = (made.backend(route(made, name).weights[0][0]) for name in ("big", "digit"))
     assert big.remote is not None
     assert (big.remote.host, big.remote.port, big.remote.tls) == ("host.example", 443, True)
-    assert (big.label, big.internal_name) == ("big@external", "big")
-    assert (digit.label, digit.internal_name) == ("digit@external", "llama3.2:1b")
+    assert (big.label, big.internal_name, big.engine) == ("big@external", "big", "vllm")
+    assert (digit.label, digit.internal_name, digit.engine) == ("digit@external", "llama3.2:1b", "ollama")
     assert shares(made, "digit:production") == {"digit:v1.1.0": 1}
 
 

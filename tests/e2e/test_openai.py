@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import httpx
 import numpy as np
@@ -82,6 +83,28 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
         client.embeddings.create(model=GRAPH, input="x")
     with pytest.raises(openai.BadRequestError):
         client.chat.completions.create(model=LANGUAGE, messages="hello")  # type: ignore[arg-type]
+
+
+def test_what_llamacpp_takes_for_its_own_failure_is_the_clients_mistake(client: openai.OpenAI) -> None:
+    """It answers 501 to what its model does not do, and 500 to what it can't read; what it says is kept."""
+    with pytest.raises(openai.BadRequestError, match="does not support embeddings") as unable:
+        client.embeddings.create(model=LANGUAGE, input="x")
+    chat = client.chat.completions
+    role: Any = {"role": 1, "content": "x"}
+    tools: Any = [{"type": "function"}]
+    with pytest.raises(openai.BadRequestError, match="Failed to parse messages: ") as unread:
+        chat.create(model=LANGUAGE, messages=[role])
+    with pytest.raises(openai.BadRequestError, match="Failed to parse tools: Missing tool function: "):
+        chat.create(model=LANGUAGE, messages=[QUESTION], tools=tools)
+    for kind, part in (("image", "image_url"), ("audio", "input_audio"), ("video", "video_url")):
+        message: Any = {"role": "user", "content": [{"type": part, part: {"url": "x"}}]}
+        with pytest.raises(openai.BadRequestError, match=f"{kind} input is not supported"):
+            chat.create(model=LANGUAGE, messages=[message])
+    with pytest.raises(openai.BadRequestError, match="Unknown reasoning format: x"):
+        chat.create(model=LANGUAGE, messages=[QUESTION], stream=True, extra_body={"reasoning_format": "x"})
+    for refused, code in ((unable, "not_supported"), (unread, "invalid_request")):
+        assert (refused.value.type, refused.value.code) == ("invalid_request_error", code)
+        assert refused.value.response.headers["x-modelyard-model"].startswith(f"{LANGUAGE}:v1.0.0@sha256:")
 
 
 def test_streams_that_are_left_leave_the_engine_free(client: openai.OpenAI) -> None:

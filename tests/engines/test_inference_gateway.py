@@ -24,6 +24,7 @@ class Fake:
     devices: ClassVar[tuple[str, ...]] = ()
     ready_path: ClassVar[str] = "/"
     keeps_connections: ClassVar[bool] = True
+    refuses_with_500: ClassVar[tuple[str, ...]] = ()
     url: str = ""
     timeout_s: float = 1
     raises: Exception | None = None

@@ -135,6 +135,7 @@ def _backend(environment: str, model: str, pin: Pin, own: Sequence[Replica], rea
         _endpoints(own, reachable),
         keeps_connections=all(r.keeps_connections for r in own),
         internal_name=next((r.internal_name for r in own), None),
+        engine=next((r.engine for r in own), ""),
     )
 
 

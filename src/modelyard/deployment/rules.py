@@ -115,6 +115,7 @@ def _elsewhere(rules: Rules) -> dict[str, Backend]:
             f"{name}@{EXTERNAL}",
             remote=Remote.parse(engine.url),
             internal_name=engine.model or name,
+            engine=engine.engine,
         )
         for name, engine in rules.external.items()
     }

@@ -37,6 +37,8 @@ class Engine(Protocol):
 
     `ready_path` answers 200 to GET when the engine can answer requests. An engine that does not keep a connection
     open for the next request may close it just when that arrives, so it gets one connection for each.
+    `refuses_with_500`: how the messages begin with which it takes a client's mistake for its own failure; none: it does
+    not do so.
     """
 
     name: ClassVar[str]
@@ -44,6 +46,7 @@ class Engine(Protocol):
     devices: ClassVar[tuple[str, ...]]  # what it computes on
     ready_path: ClassVar[str]
     keeps_connections: ClassVar[bool]
+    refuses_with_500: ClassVar[tuple[str, ...]]
 
     def __init__(self, url: str, *, timeout_s: float = ..., token: SecretStr | None = ...) -> None: ...
 

@@ -41,6 +41,14 @@ class LlamaCppServer:
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = False  # it closes them after a stream, without saying so
+    refuses_with_500: ClassVar[tuple[str, ...]] = (
+        "Failed to parse messages: ",
+        "Failed to parse tools: ",
+        "Unknown reasoning format: ",
+        "image input is not supported",
+        "audio input is not supported",
+        "video input is not supported",
+    )
 
     def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
         self._client = Client("llama.cpp", url, "start it with `modelyard up` or `modelyard serve`", timeout_s, token)

@@ -32,6 +32,7 @@ class OllamaServer:
     devices: ClassVar[tuple[str, ...]] = ("cuda", "rocm", "metal", "cpu")
     ready_path: ClassVar[str] = "/api/version"
     keeps_connections: ClassVar[bool] = True
+    refuses_with_500: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
         self._client = Client(

@@ -32,6 +32,7 @@ class PyTorchServer:
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     ready_path: ClassVar[str] = "/v2/health/ready"
     keeps_connections: ClassVar[bool] = True
+    refuses_with_500: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
         self._client = Client(

@@ -25,6 +25,7 @@ class TorchServeServer:
     devices: ClassVar[tuple[str, ...]] = ("cuda", "cpu")
     ready_path: ClassVar[str] = "/ping"
     keeps_connections: ClassVar[bool] = True
+    refuses_with_500: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
         start = "start it with `torchserve --start`, or set engines.torchserve_url"

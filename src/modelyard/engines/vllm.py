@@ -32,6 +32,7 @@ class VLLMServer:
     devices: ClassVar[tuple[str, ...]] = ("cuda", "rocm", "cpu")
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = True
+    refuses_with_500: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, url: str, *, timeout_s: float = 300, token: SecretStr | None = None) -> None:
         self._client = Client("vLLM", url, "start it with `vllm serve`, or set engines.vllm_url", timeout_s, token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from modelyard.gateway.corrections import corrections
 from modelyard.gateway.detours import FALLBACK, detours, first_fallback
 from modelyard.gateway.replies import Document
 from modelyard.gateway.routes import Backend, Remote, RouteTable, is_address
@@ -105,11 +106,7 @@ def _cluster(backend: Backend, folder: Path, ca_file: str) -> Document:
     connections: Document = {"idle_timeout": _UPSTREAM_IDLE}
     if not backend.keeps_connections:
         connections["max_requests_per_connection"] = 1
-    options: Document = {
-        "@type": f"type.googleapis.com/{_HTTP}",
-        "common_http_protocol_options": connections,
-        "explicit_http_config": {"http_protocol_options": {}},
-    }
+    options = _options(backend) | {"common_http_protocol_options": connections}
     if backend.remote and backend.remote.tls:
         options["upstream_http_protocol_options"] = {"auto_san_validation": True}
     bound = None if backend.pool else backend.max_requests
@@ -125,6 +122,15 @@ def _cluster(backend: Backend, folder: Path, ca_file: str) -> Document:
         "outlier_detection": _OUTLIERS,
         "typed_extension_protocol_options": {_HTTP: options},
         **where,
+    }
+
+
+def _options(backend: Backend) -> Document:
+    """How its engine is spoken to."""
+    return {
+        "@type": f"type.googleapis.com/{_HTTP}",
+        "explicit_http_config": {"http_protocol_options": {}},
+        **corrections(backend.engine),
     }
 
 
@@ -163,6 +169,7 @@ def _aggregate(backend: Backend) -> Document:
         "lb_policy": "CLUSTER_PROVIDED",
         "circuit_breakers": {"thresholds": [_THRESHOLDS]},  # retries count here, not where they lead
         "cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": parts},
+        "typed_extension_protocol_options": {_HTTP: _options(backend)},  # its filters are those that answers pass
     }
 
 

@@ -92,7 +92,7 @@ class Backend:
     `label` is `name:v1.0.0@sha256:…`, or `name@external`. `internal_name` is what the engine insists on as the
     request's `model`; None: it takes any. Versions that share the replicas of a `pool` are told apart there by the
     request header SERVED_HEADER, which holds the label. `max_requests`: under way at most, more are refused; a pool has
-    no such bound.
+    no such bound. `engine`: its kind, where that is known.
     """
 
     environment: str
@@ -104,6 +104,7 @@ class Backend:
     pool: str = ""
     remote: Remote | None = None
     max_requests: int | None = None
+    engine: str = ""
 
     @property
     def id(self) -> str:
