@@ -31,11 +31,11 @@ def handle(data, context):
 """
 
 
-def save_llama(folder: Path) -> Path:
-    """A Llama of two thin layers with random weights; its tokens are bytes."""
+def save_llama(folder: Path, *, embeds: bool = False) -> Path:
+    """A Llama of two thin layers with random weights, which writes or `embeds` text; its tokens are bytes."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
     tokens = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[], unk_token="<unk>"))
@@ -58,7 +58,7 @@ def save_llama(folder: Path) -> Path:
         bos_token_id=1,
         eos_token_id=2,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    (LlamaModel if embeds else LlamaForCausalLM)(config).save_pretrained(folder)
     return folder
 
 

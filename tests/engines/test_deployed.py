@@ -10,14 +10,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import openai
 import psutil
 import pytest
 
+import openapi_requests
+from modelyard.gateway.openapi import openapi
 from modelyard.settings import load_settings
 from modelyard.store import LocalDisk
 from modelyard.yard import Yard
+from openapi_requests import operations
 from ports import free_port
 
 from .models import VLLM, VLLM_ARGUMENTS, VLLM_ENVIRON, save_llama
@@ -72,11 +77,40 @@ def test_vllm_behind_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         evidence = yard.launching.facts(yard.repository.resolve("chat"))
         assert evidence["version"].startswith("vllm 0.") and evidence["precision"] == "float32"
         with openai.OpenAI(base_url=f"{yard.settings.gateway.url}/v1", api_key="none", max_retries=0) as client:
-            for name in ("chat", "chat:v1.0.0"):  # the engine knows neither the one nor the other by itself
+            names = {"chat", "chat:v1.0.0"}  # the engine knows neither the one nor the other by itself
+            assert names < {model.id for model in client.models.list()}
+            for name in names:
                 ask(client, name)
+            with pytest.raises(openai.NotFoundError):
+                client.embeddings.create(model="chat", input="Hi")
+        for operation in operations(openapi()):
+            openapi_requests.ask(
+                openapi(), yard.settings.gateway.url, operation, checks=[openapi_requests.no_failure], prepare=shorten
+            )
         processes = [p.pid for p in psutil.process_iter(["cmdline"]) if replica.id in (p.info["cmdline"] or ())]
     assert len(processes) == 1
     assert not psutil.pid_exists(processes[0])
+
+
+@pytest.mark.side_environment
+@pytest.mark.timeout(900)
+def test_vllm_embeds_behind_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert VLLM.is_file(), "vLLM is not there: run `make engines`"
+    engine = {"ENGINES__VLLM_COMMAND": str(VLLM), "ENGINES__VLLM_ARGUMENTS": json.dumps(VLLM_ARGUMENTS)}
+    with machine(tmp_path, monkeypatch, **engine) as yard:
+        yard.configuration.set_config("engines", "vectors", "vllm")
+        yard.repository.register_model("vectors", "v1.0.0", save_llama(tmp_path / "llama", embeds=True), {})
+        yard.deployments.promote_to_production("vectors", "v1.0.0", force=True, reason="a test")
+        with openai.OpenAI(base_url=f"{yard.settings.gateway.url}/v1", api_key="none", max_retries=0) as client:
+            assert "vectors" in {model.id for model in client.models.list()}
+            texts = ["A river.", "Taxes"]
+            numbers = client.embeddings.create(model="vectors", input=texts, encoding_format="float")
+            packed = client.embeddings.create(model="vectors", input=texts)  # as base64
+            first, second = ([each.embedding for each in answer.data] for answer in (numbers, packed))
+            np.testing.assert_allclose(first, second, atol=1e-6)
+            assert np.shape(first) == (2, 64)
+            with pytest.raises(openai.BadRequestError):
+                client.embeddings.create(model="vectors", input=[])
 
 
 @pytest.mark.timeout(300)
@@ -101,6 +135,14 @@ def test_ollama_behind_the_gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                     assert answer.headers["x-modelyard-model"].startswith(f"chat:{version}@")
         assert kept.models
     assert not kept.models
+
+
+def shorten(case: Any, _number: int) -> None:
+    """A request to the model `chat`, for a short answer."""
+    if isinstance(case.body, dict):
+        case.body |= {"model": "chat", "max_tokens": 2}
+    for name in case.path_parameters or {}:
+        case.path_parameters[name] = "chat"
 
 
 def ask(client: openai.OpenAI, model: str) -> None:

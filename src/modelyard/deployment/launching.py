@@ -71,7 +71,7 @@ class Launching:
         """Serve a version with an engine that has this process for itself. The exit code."""
         serving, engines = self.settings.serving, self.settings.engines
         if engine == VLLMServer.name:
-            command = (engines.vllm_command or "vllm", *engines.vllm_arguments)
+            command = (engines.vllm_command or "vllm", *vllm.runner(version.model.task), *engines.vllm_arguments)
             names = [name for name in (version.name, replica) if name]
             vllm.run(command, folder, names=names, host=host, port=port, drain_s=serving.drain_timeout_s)
         if engine == OllamaServer.name:

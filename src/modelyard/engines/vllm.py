@@ -19,6 +19,7 @@ from modelyard.engines.http import Client
 from modelyard.errors import Unavailable
 from modelyard.refs import ModelRef
 
+_EMBEDS = "feature-extraction"
 _QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 
@@ -26,9 +27,7 @@ class VLLMServer:
     """`predict` and `stream` take OpenAI's requests: `messages` or `prompt`; `predict` also `input`."""
 
     name: ClassVar[str] = "vllm"
-    serves: ClassVar[tuple[Serves, ...]] = (
-        Serves(frozenset({"transformers"}), frozenset({TEXT_GENERATION, "feature-extraction"})),
-    )
+    serves: ClassVar[tuple[Serves, ...]] = (Serves(frozenset({"transformers"}), frozenset({TEXT_GENERATION, _EMBEDS})),)
     devices: ClassVar[tuple[str, ...]] = ("cuda", "rocm", "cpu")
     ready_path: ClassVar[str] = "/health"
     keeps_connections: ClassVar[bool] = True
@@ -68,6 +67,11 @@ def run(
     argv = [path, "serve", str(folder), "--shutdown-timeout", str(max(1, round(drain_s))), *options]
     argv += ["--host", host, "--port", str(port), "--served-model-name", *names]
     os.execve(path, argv, _QUIET | os.environ)  # noqa: S606 - no shell is what is wanted
+
+
+def runner(task: str | None) -> tuple[str, ...]:
+    """What vLLM has to be told of a model's task: it takes every Llama for one that writes."""
+    return ("--runner", "pooling") if task == _EMBEDS else ()
 
 
 def dtype(options: Sequence[str]) -> str | None:
