@@ -58,6 +58,8 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[Load]:
+        """Begins once somebody answers: of a first replica the gateway may hear a moment later than the journal."""
+        wait_for(lambda: httpx.post(self._url, json=ONE, timeout=30, trust_env=False).is_success)
         threads = [threading.Thread(target=self._ask) for _ in range(self.threads)]
         for thread in threads:
             thread.start()
@@ -68,6 +70,10 @@ class Load:
             for thread in threads:
                 thread.join()
             print(f"answered {dict(self.answered)}, failed {self.failed}")
+
+    @property
+    def _url(self) -> str:
+        return f"{self.gateway}/v2/models/{self.model}/infer"
 
     @property
     def count(self) -> int:
@@ -82,7 +88,7 @@ class Load:
         with httpx.Client(timeout=30, trust_env=False) as client:
             while not self._stop.is_set():
                 try:
-                    answer = client.post(f"{self.gateway}/v2/models/{self.model}/infer", json=ONE)
+                    answer = client.post(self._url, json=ONE)
                     if answer.is_success:
                         self.answered[answer.headers["x-modelyard-model"].partition("@")[0]] += 1
                     else:
