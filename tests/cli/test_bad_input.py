@@ -250,6 +250,12 @@ def test_without_a_store(cli: Cli, folder: Path, line: str) -> None:
     assert "make one with `modelyard init`" in result.err + result.out
 
 
+@pytest.mark.parametrize("target", ["none", "kubernetes"])
+def test_up_runs_nothing_that_another_target_runs(yard: Cli, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELYARD_DEPLOYMENT__TARGET", target)
+    refused(yard("up"), f"deployment.target is {target}, so replicas are not this machine's business; unset it")
+
+
 def test_the_doctor_minds_no_store_that_nobody_made_yet(cli: Cli) -> None:
     result = cli("doctor")
 

@@ -22,12 +22,14 @@ from modelyard.deployment.plan import Replica
 from modelyard.deployment.targets.launch import Launch
 from modelyard.deployment.targets.local import LocalOptions, LocalTarget
 from modelyard.deployment.targets.logs import older
-from modelyard.deployment.targets.memory import parse_quantity
+from modelyard.deployment.targets.memory import memory_limits, parse_quantity
 from modelyard.deployment.targets.records import Record, Records
 from modelyard.errors import StoreError, Unavailable
 from modelyard.refs import ModelRef
+from modelyard.repository import DeploymentSpec
+from modelyard.repository.environments import Resources
 
-from .builders import V1
+from .builders import V1, V2, serving
 
 REF = ModelRef("team/digit", V1.version, digest=V1.digest)
 SERVER = """
@@ -280,6 +282,15 @@ def test_old_logs_make_room(machine: Machine) -> None:
     assert len(left) == 21
     assert left[0].endswith("0000000a")
     assert (logs / "production-other-v1.0.0-00000000.log").exists()
+
+
+def test_the_newest_wish_for_a_version_limits_its_memory() -> None:
+    tight, enough = (DeploymentSpec(resources=Resources(memory=limit)) for limit in ("2Mi", ""))
+    now = replace(serving(V1), spec=tight, serving_spec=tight)
+    key = ("production", "digit", str(V1))
+    assert memory_limits({"production": {"digit": now}}) == {key: "2Mi"}
+    assert memory_limits({"production": {"digit": now.ask(V1, spec=enough)}}) == {}
+    assert memory_limits({"production": {"digit": now.ask(V2, spec=enough)}}) == {key: "2Mi"}
 
 
 def test_one_that_takes_more_memory_than_it_may_has_crashed(machine: Machine) -> None:

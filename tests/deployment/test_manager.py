@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from modelyard.configuration import ConfigurationManager
-from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts
+from modelyard.deployment import DeploymentManager, LocalStatus, Suite, facts, rollout
 from modelyard.deployment.plan import Replica
+from modelyard.deployment.preflight import RUNNING, Room
 from modelyard.deployment.preflight import Memory as FreeMemory
-from modelyard.deployment.preflight import Room
 from modelyard.deployment.promotion import RolloutOptions
 from modelyard.deployment.rollout import describe
 from modelyard.deployment.validation import Check, Validation
@@ -401,6 +401,40 @@ def test_waiting_ends_at_a_pause(bench: Bench) -> None:
     journal.update("digit", lambda now: now.paused(Pause("analysis", "nobody asks", "me", 0.0)), by="me", why="held")
     with pytest.raises(RolloutFailed, match=r"is paused: .*nobody asks; use `modelyard promote digit --resume` or"):
         bench.manager.wait("digit", asked)
+
+
+def test_a_pause_by_somebody_else_is_no_success(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    asked = bench.promote("v1.2.0", force=True, reason="a test", rollout=CANARY)
+    bench.manager.pause("digit", reason="a look")
+    with pytest.raises(RolloutFailed, match=r"is paused: .*a look; use `modelyard promote digit --resume` or"):
+        bench.manager.wait("digit", asked)
+
+
+def test_who_waits_hears_that_nobody_carries_it_out_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.force("v1.1.0")
+    asked = bench.promote("v1.2.0", force=True, reason="a test", rollout=RolloutOptions(steps="5", step_pause_s=600))
+    looks: list[bool] = []
+
+    def running() -> bool:
+        looks.append(len(looks) in (0, 2))  # away for a moment, back, and gone
+        return looks[-1]
+
+    monkeypatch.setattr(rollout, "_LOOK_S", 0.0)
+    monkeypatch.setattr(rollout, "_POLL_S", 0.0)
+    monkeypatch.setattr(bench.manager, "_local", LocalStatus(running, list))
+    with pytest.raises(Unavailable, match="nothing on this machine carries out deployments"):
+        bench.manager.wait("digit", asked)
+    assert looks == [True, False, True, False, False, False]
+
+
+def test_a_limit_below_what_replicas_take_is_refused(bench: Bench) -> None:
+    bench.force("v1.1.0")
+    bench.room = Room(FreeMemory(2**33, 2**30, RUNNING), 10)
+    with pytest.raises(Refused, match=r"a replica of digit takes 1.0 GiB of memory, and resources.memory would be 2Mi"):
+        bench.manager.configure("digit", "production", ["resources.memory=2Mi"], wait=False)
+    assert bench.repository.environment("production").get("digit").outcome == "done"
+    assert bench.manager.configure("digit", "production", ["resources.memory=2Gi"], wait=False).spec.resources.memory
 
 
 def test_a_promotion_without_room_is_refused_before_it_begins(bench: Bench) -> None:

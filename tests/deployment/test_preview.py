@@ -8,6 +8,7 @@ from modelyard.deployment.preflight import Memory, Room, check
 from modelyard.deployment.preview import preview
 from modelyard.errors import Refused
 from modelyard.repository import Analysis, CanaryStep, CustomMetric, Deployment, DeploymentSpec, Expected, Strategy
+from modelyard.repository.environments import Resources
 
 from .builders import V1, V2
 
@@ -133,6 +134,15 @@ def test_what_there_is_room_for() -> None:
 def test_what_there_is_no_room_for(strategy: Strategy, replicas: int, there: Room, message: str) -> None:
     with pytest.raises(Refused, match=message):
         check("digit", asked(strategy, replicas), there)
+
+
+def test_replicas_that_would_be_ended_at_once_are_not_begun() -> None:
+    tight, enough = (DeploymentSpec(resources=Resources(memory=limit)) for limit in ("900Mi", "1Gi"))
+    with pytest.raises(Refused, match=r"a replica of digit takes 1.0 GiB of memory, and .* would be 900Mi"):
+        check("digit", Deployment().ask(V1, spec=tight), room(9))
+    assert check("digit", Deployment().ask(V1, spec=enough), room(9)).processes == 1
+    estimated = Room(Memory(9 * GIB, GIB, "by the size of its files"), 100)
+    assert check("digit", Deployment().ask(V1, spec=tight), estimated).processes == 1
 
 
 def test_a_first_deployment_has_no_way_around() -> None:

@@ -142,6 +142,13 @@ def test_what_can_be_set() -> None:
     assert spec == DeploymentSpec(resources=Resources(cpu="500m", memory="2Gi"), grace_period_s=90)
 
 
+def test_replicas_of_its_own_end_what_runs_on_demand() -> None:
+    rare = DeploymentSpec(min_replicas=0)
+    assert changed(rare, ["replicas=2"]) == DeploymentSpec(2)
+    assert changed(rare, ["resources.memory=2Gi"]).on_demand
+    assert changed(rare, ["min_replicas=0", "replicas=2"]).on_demand
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -152,9 +159,15 @@ def test_what_can_be_set() -> None:
         ("replicas.x=1", r"a deployment has no 'replicas\.x'"),
         ("resources.memory=2 GB", r"^resources\.memory can't be '2 GB'; write 512Mi or 2Gi$"),
         ("resources.cpu=lots", r"^resources\.cpu can't be 'lots'; write 500m or 2$"),
+        ("env.A B=1", "'A B' can't be a variable's name; use letters, digits and '_'"),
         ("replicas=two", "this can't be set: replicas: it must be a whole number"),
     ],
 )
 def test_what_can_not_be_set(change: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         changed(DeploymentSpec(), [change])
+
+
+def test_nothing_is_set_twice() -> None:
+    with pytest.raises(InvalidInput, match="replicas is set twice"):
+        changed(DeploymentSpec(), ["replicas=1", "replicas=2"])

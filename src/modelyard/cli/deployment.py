@@ -23,7 +23,7 @@ from modelyard.cli.context import (
     print_table,
     yard_of,
 )
-from modelyard.errors import NotFound
+from modelyard.errors import NotFound, Refused
 
 if TYPE_CHECKING:
     from modelyard.deployment import Suite
@@ -161,6 +161,11 @@ def up(context: typer.Context) -> None:
 
     log_to_stderr()
     yard = yard_of(context)
+    if (target := yard.settings.deployment.target) != "local":
+        raise Refused(
+            f"deployment.target is {target}, so replicas are not this machine's business",
+            remedy="unset it (MODELYARD_DEPLOYMENT__TARGET), or use `modelyard api` for the API alone",
+        )
     yard.access.require("gateway", yard.settings.gateway.host)
     yard.access.require("api", yard.settings.api.host)
     controller = yard.controller([ApiServer(create_app(yard), yard.settings.api)])

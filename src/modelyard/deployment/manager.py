@@ -20,7 +20,7 @@ from modelyard.deployment.plan import Replica
 from modelyard.deployment.preflight import Room
 from modelyard.deployment.preview import Preview, preview
 from modelyard.deployment.promotion import AS_CONFIGURED, RolloutOptions, Size
-from modelyard.deployment.rollout import wait_for_rollout
+from modelyard.deployment.rollout import Watch, wait_for_rollout
 from modelyard.deployment.status import Seen, Status, rows
 from modelyard.deployment.suite import Suite
 from modelyard.deployment.suites import Files
@@ -148,7 +148,7 @@ class DeploymentManager:
 
         Without fresh passing evidence it is validated first. Raises ValidationFailed, unless forced with a reason,
         which the journal keeps; Refused when there is no room for it; RolloutFailed when it does not come up, or is
-        worse than what served, which goes on serving. Returns while it is paused.
+        worse than what served, which goes on serving. Returns while a step waits.
         """
         version = self.repo.resolve(f"{model_name}:{model_version}")
         if force and not reason:
@@ -232,7 +232,7 @@ class DeploymentManager:
         if back is None:
             raise Refused(f"{name} has no earlier version in production", remedy="promote the version you want")
         if self._signatures.requires("production"):
-            self._signatures.require(self.repo.resolve(ModelRef(name, back.version, digest=back.digest)), "production")
+            self._signatures.require(self._version(name, back), "production")
         why = f"roll back {name} to {back}" + (f": {reason}" if reason else "")
         size = Size(strategy=promotion.back(now.spec))
         return self._roll(name, "production", back, why=why, size=size, wait=wait, seen=now)
@@ -252,7 +252,8 @@ class DeploymentManager:
         """Change how a model runs in an environment, such as `resources.gpus=1`, now and from now on.
 
         One that is deployed is rolled over; one that is not will run so. Raises InvalidInput for what can't be set,
-        NotFound for a model that is not there, Conflict while a rollout of it is under way.
+        Refused for less memory than a replica takes, NotFound for a model that is not there, Conflict while a rollout
+        of it is under way.
         """
         name = parse_name(model_name)
         self.repo.tags(name)  # raises NotFound where there is no such model
@@ -261,6 +262,8 @@ class DeploymentManager:
             raise _in_the_way(name, environment, now)
         why = f"set {' '.join(changes)} of {name}" + (f": {reason}" if reason else "")
         size = Size(strategy=promotion.back(now.spec), changes=tuple(changes))
+        if now.target and (room := self._local.room(self._version(name, now.target))):
+            preflight.check_limit(name, size.spec(now, self._settings.deployment.replicas), room)
         return self._roll(name, environment, now.target, why=why, size=size, wait=wait and bool(now.target), seen=now)
 
     def status(self) -> list[Status]:
@@ -270,11 +273,14 @@ class DeploymentManager:
         environments = [self.repo.environment(name) for name in ("production", "staging")]
         return [row for each in environments for row in rows(each.name, each.read(), seen)]
 
-    def _need_pool(self, ref: ModelRef) -> None:
-        engine = self._local.engine(self.repo.resolve(ref), None)["engine"]
+    def _version(self, model: str, pin: Pin) -> ModelVersion:
+        return self.repo.resolve(ModelRef(model, pin.version, digest=pin.digest))
+
+    def _need_pool(self, version: ModelVersion) -> None:
+        engine = self._local.engine(version, None)["engine"]
         if engine != "pytorch":
             raise Refused(
-                f"{ref.name}:{ref.version} runs on {engine}, which needs a process for each model",
+                f"{version.name}:{version.version} runs on {engine}, which needs a process for each model",
                 remedy="on demand run models of the PyTorch server only; use --replicas 1",
             )
 
@@ -306,13 +312,16 @@ class DeploymentManager:
     ) -> Deployment:
         if asked.outcome != "running":
             return asked
+        self._require_leader()
+        watch = Watch(self.repo.environment(environment), model, self._settings.deployment.timeout_s, told)
+        return wait_for_rollout(watch, asked, self._require_leader)
+
+    def _require_leader(self) -> None:
         if not self._local.running():
             raise Unavailable(
                 f"recorded, but nothing {WHERE[self._target]} carries out deployments for {self.repo.storage.url}",
                 remedy=f"start `modelyard {WHO[self._target]}`; it will do it",
             )
-        timeout_s, journal = self._settings.deployment.timeout_s, self.repo.environment(environment)
-        return wait_for_rollout(journal, model, asked, timeout_s=timeout_s, told=told)
 
     def _roll(  # noqa: PLR0913 - what a wish says, each by its name
         self,
@@ -337,7 +346,7 @@ class DeploymentManager:
                 raise Conflict(f"{model} was changed in {environment} in between", remedy="look again, then repeat")
             spec = size.spec(old, self._settings.deployment.replicas)
             if spec.on_demand and pin:
-                self._need_pool(ModelRef(model, pin.version, digest=pin.digest))
+                self._need_pool(self._version(model, pin))
             if old.rolling and old.outcome == "running" and seen is None:
                 if old.target == pin and spec == old.spec:
                     return None  # it is on its way already: wait for it

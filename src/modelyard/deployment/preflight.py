@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from modelyard.deployment.preview import Preview, preview
+from modelyard.deployment.targets.memory import parse_quantity
 from modelyard.errors import Refused
-from modelyard.repository import Deployment
+from modelyard.repository import Deployment, DeploymentSpec
+
+RUNNING = "as a running replica does"  # a basis; others are estimates
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Room:
 
 def check(model: str, asked: Deployment, room: Room) -> Preview:
     """Raises Refused for a rollout that there is no room for."""
+    check_limit(model, asked.spec, room)
     seen = preview(asked)
     more = seen.processes - seen.before
     if more > room.ports:
@@ -48,6 +52,16 @@ def check(model: str, asked: Deployment, room: Room) -> Preview:
                 remedy=_remedy(asked, seen, "stop something, or take fewer --replicas"),
             )
     return seen
+
+
+def check_limit(model: str, spec: DeploymentSpec, room: Room) -> None:
+    """Raises Refused for replicas that would be ended at once, since they take more memory than they may."""
+    limit, memory = spec.resources.memory, room.memory
+    if limit and memory.basis == RUNNING and memory.replica > parse_quantity(limit):
+        raise Refused(
+            f"a replica of {model} takes {_size(memory.replica)} of memory, and resources.memory would be {limit}",
+            remedy="give more; an empty value is no limit",
+        )
 
 
 def _remedy(asked: Deployment, seen: Preview, otherwise: str) -> str:

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from modelyard.deployment import canary
 from modelyard.deployment.outcomes import numbered
-from modelyard.errors import Conflict, RolloutFailed
+from modelyard.errors import Conflict, RolloutFailed, Unavailable
 from modelyard.repository import Deployment, Environment
 
 _POLL_S = 0.1
+_LOOK_S, _MISSED = 5.0, 2  # between two looks for a leader; so many in vain are borne
 
 
-def wait_for_rollout(
-    journal: Environment,
-    model: str,
-    asked: Deployment,
-    *,
-    timeout_s: float,
-    told: Callable[[Deployment], None] = lambda _: None,
-) -> Deployment:
-    """The deployment once it is done, or paused because its strategy or somebody says so. `told` hears of each change.
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Where a rollout's journal is read, how long nothing may change, beyond what its step may take, and who hears of
+    each change."""
 
-    Raises RolloutFailed when it went back, can't be judged, or does not move on within `timeout_s` beyond what its
-    step may take; Conflict when another wish took over.
+    journal: Environment
+    model: str
+    timeout_s: float
+    told: Callable[[Deployment], None] = lambda _: None
+
+
+def wait_for_rollout(watch: Watch, asked: Deployment, require_leader: Callable[[], None]) -> Deployment:
+    """The deployment once it is done, or paused because its strategy says so.
+
+    Raises RolloutFailed when it went back, was paused otherwise, or does not move on; Conflict when another wish took
+    over; what `require_leader` raises, when nobody has carried it out for a while.
     """
-    where, seen, deadline = f"{model} in {journal.name}", asked, time.monotonic() + timeout_s
+    model, where, seen = watch.model, f"{watch.model} in {watch.journal.name}", asked
+    deadline, leader = time.monotonic() + watch.timeout_s, _Leader(require_leader)
     while True:
-        now = journal.get(model)
+        now = watch.journal.get(model)
         if now != seen:
-            seen, deadline = now, time.monotonic() + timeout_s + _patience(now)
-            told(now)
+            seen, deadline = now, time.monotonic() + watch.timeout_s + _patience(now)
+            watch.told(now)
         if now.rollout != asked.rollout:
             raise Conflict(f"another change of {where} took over", remedy="see `modelyard status`")
         if now.outcome == "failed":
@@ -41,7 +48,7 @@ def wait_for_rollout(
         if now.outcome == "done":
             return now
         if now.progress.pause:
-            if now.progress.pause.cause == "analysis":
+            if now.progress.pause.cause != "step":
                 raise RolloutFailed(
                     f"{where} is paused: {describe(now)}",
                     remedy=f"use `modelyard promote {model} --resume` or `--abort`",
@@ -49,9 +56,31 @@ def wait_for_rollout(
             return now
         if time.monotonic() > deadline:
             raise RolloutFailed(
-                f"{where} is not done after {timeout_s:g} s; it goes on", remedy="see `modelyard status`"
+                f"{where} is not done after {watch.timeout_s:g} s; it goes on", remedy="see `modelyard status`"
             )
+        leader.look()
         time.sleep(_POLL_S)
+
+
+@dataclass(slots=True)
+class _Leader:
+    """Whether there is anybody who carries rollouts out; one that is started again soon is not missed."""
+
+    require: Callable[[], None]
+    looked: float = field(default_factory=time.monotonic)
+    missing: int = 0
+
+    def look(self) -> None:
+        if time.monotonic() - self.looked < _LOOK_S:
+            return
+        self.looked = time.monotonic()
+        try:
+            self.require()
+            self.missing = 0
+        except Unavailable:
+            self.missing += 1
+            if self.missing > _MISSED:
+                raise
 
 
 def describe(now: Deployment) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,16 +16,21 @@ from modelyard.store.documents import problem
 MOST_REPLICAS = 64
 ANYWHERE = ("replicas", "min_replicas", "resources.memory")  # what has an effect on one machine, too
 _EXAMPLES = {"resources.cpu": "500m or 2", "resources.memory": "512Mi or 2Gi"}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _adapter = TypeAdapter(DeploymentSpec)
 
 
 def changed(spec: DeploymentSpec, changes: Iterable[str]) -> DeploymentSpec:
     """The spec with `key=value` changes, such as `resources.gpus=1`. Raises InvalidInput."""
     document: dict[str, Any] = _adapter.dump_python(spec, mode="json", exclude={"strategy"})
+    set_before: set[str] = set()
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:
             raise InvalidInput(f"{change!r} sets nothing", remedy="write it as replicas=2 or resources.memory=2Gi")
+        if key in set_before:
+            raise InvalidInput(f"{key} is set twice", remedy="set it once")
+        set_before.add(key)
         first, _, second = key.partition(".")
         inner = isinstance(document.get(first), dict)
         known = (
@@ -32,10 +38,14 @@ def changed(spec: DeploymentSpec, changes: Iterable[str]) -> DeploymentSpec:
         )
         if not known:
             raise InvalidInput(f"a deployment has no {key!r}", remedy=f"use one of {', '.join(_keys(document))}")
+        if first == "env" and not _VARIABLE.fullmatch(second):
+            raise InvalidInput(f"{second!r} can't be a variable's name", remedy="use letters, digits and '_'")
         if inner:
             document[first][second] = value
         else:
             document[first] = value or None
+        if first == "replicas" and "min_replicas" not in set_before:  # of its own, no longer on demand
+            document["min_replicas"] = None
     try:
         found = replace(_adapter.validate_python(document), strategy=spec.strategy)
     except ValidationError as error:

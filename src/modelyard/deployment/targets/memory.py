@@ -19,15 +19,15 @@ _UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi":
 
 
 def memory_limits(deployments: Deployments) -> dict[Key, str]:
-    """`resources.memory` of every version that has one, as it counts now."""
-    found = {}
+    """`resources.memory` of every version that has one, as it counts now: the newest wish for it."""
+    found: dict[Key, str] = {}
     for environment, models in deployments.items():
         for model, deployment in models.items():
             before = deployment.serving_spec or deployment.spec
             for pin, spec in ((deployment.serving, before), (deployment.target, deployment.spec)):
-                if pin and spec.resources.memory:
+                if pin:
                     found[environment, model, str(pin)] = spec.resources.memory
-    return found
+    return {key: limit for key, limit in found.items() if limit}
 
 
 def parse_quantity(text: str) -> int:

@@ -7,14 +7,14 @@ from typing import Protocol
 
 import psutil
 
-from modelyard.deployment.preflight import Memory, Room
+from modelyard.deployment.preflight import RUNNING, Memory, Room
 from modelyard.deployment.targets import gpu
 from modelyard.deployment.targets.gpu import GpuMemory
 from modelyard.deployment.targets.memory import resident, tree
 from modelyard.repository import ModelVersion, Pin
 
 _ENGINE = 300 * 2**20  # what an engine takes beside the model's files, roughly
-_RUNNING, _FILES = "as a running replica does", "by the size of its files"
+_FILES = "by the size of its files"
 
 Facts = Callable[[ModelVersion], dict[str, str]]  # what a version runs on
 
@@ -34,7 +34,7 @@ def local_room(
     own = [process for pin, process in running if pin == Pin(version.version, version.digest)]
     processes, files = own or [process for _, process in running], sum(file.size for file in version.files)
     largest = max(map(resident, processes), default=0)
-    size, basis = (largest, _RUNNING) if largest else (files + _ENGINE, _FILES)
+    size, basis = (largest, RUNNING) if largest else (files + _ENGINE, _FILES)
     memory = Memory(psutil.virtual_memory().available, size, basis)
     seen = read() if facts(version)["device"] == "gpu" else None
     return Room(memory, machine.free_ports(), _gpu_memory(seen, processes, files) if seen else None)
@@ -45,5 +45,5 @@ def _gpu_memory(seen: GpuMemory, processes: Sequence[psutil.Process], files: int
     taken = [seen.of({each.pid for each in tree(process)}) for process in processes]
     largest = max(taken, key=lambda sizes: sum(sizes.values()), default={})
     if largest:
-        return Memory(sum(seen.free[name] for name in largest), sum(largest.values()), _RUNNING)
+        return Memory(sum(seen.free[name] for name in largest), sum(largest.values()), RUNNING)
     return Memory(sum(seen.free.values()), files, _FILES)
