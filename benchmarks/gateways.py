@@ -61,7 +61,7 @@ class Way:
 class Place:
     """Where gateways run: in front of this server, with this folder for their files, on these cores.
 
-    Whether the server keeps its connections, and what our gateway's requests ask it.
+    Which engine the server is, whether it keeps its connections, and what our gateway's requests ask it.
     """
 
     server: int
@@ -70,6 +70,7 @@ class Place:
     workers: int
     keeps_connections: bool = True
     question: Mapping[str, Any] = field(default_factory=lambda: _QUESTION)
+    engine: str = ""
 
 
 def way(port: int, pid: int | None = None, question: Mapping[str, Any] = _QUESTION, **headers: str) -> Way:
@@ -85,7 +86,7 @@ def modelyard_gateway(place: Place, *, everything: bool) -> Iterator[Way]:
     """
     folder, port = place.folder / f"gateway-{len(list(place.folder.iterdir()))}", free_port()
     label, replicas = f"{MODEL}:v1.0.0@sha256:{'0' * 64}", (Endpoint("127.0.0.1", place.server),)
-    backend = Backend("production", MODEL, label, replicas, keeps_connections=place.keeps_connections)
+    backend = Backend("production", MODEL, label, replicas, place.keeps_connections, engine=place.engine)
     names = (MODEL, f"{MODEL}:production", f"{MODEL}:v1.0.0")
     table = RouteTable((backend,), (Route(names, ((backend.id, 1),)),))
     headers = {}

@@ -60,7 +60,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelyard-bench-")))
         asking, server = stack.enter_context(own_process()), stack.enter_context(language_model(folder / "server"))
-        place = Place(server, folder, set(), 1, LlamaCppServer.keeps_connections, question)
+        place = Place(server, folder, set(), 1, LlamaCppServer.keeps_connections, question, LlamaCppServer.name)
         ways = {DIRECTLY: way(server, question=question)}
         ways[GATEWAY] = stack.enter_context(modelyard_gateway(place, everything=True))
         for clients in given.clients:
