@@ -102,6 +102,8 @@ def test_what_llamacpp_takes_for_its_own_failure_is_the_clients_mistake(client: 
             chat.create(model=LANGUAGE, messages=[message])
     with pytest.raises(openai.BadRequestError, match="Unknown reasoning format: x"):
         chat.create(model=LANGUAGE, messages=[QUESTION], stream=True, extra_body={"reasoning_format": "x"})
+    with pytest.raises(openai.BadRequestError, match="'messages' is required"):
+        client.post("/messages", body={"model": LANGUAGE}, cast_to=object)  # Anthropic's API
     for refused, code in ((unable, "not_supported"), (unread, "invalid_request")):
         assert (refused.value.type, refused.value.code) == ("invalid_request_error", code)
         assert refused.value.response.headers["x-modelyard-model"].startswith(f"{LANGUAGE}:v1.0.0@sha256:")

@@ -45,6 +45,7 @@ class LlamaCppServer:
         "Failed to parse messages: ",
         "Failed to parse tools: ",
         "Unknown reasoning format: ",
+        "'messages' is required",
         "image input is not supported",
         "audio input is not supported",
         "video input is not supported",
