@@ -8,7 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from lightkube import ApiError
+from lightkube import ApiError, Client
 from lightkube.codecs import from_dict
 from lightkube.models.authentication_v1 import TokenRequestSpec
 from lightkube.models.meta_v1 import ObjectMeta
@@ -29,6 +29,7 @@ from .workloads import settings, workload
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BASE = DEPLOY / "kustomize" / "base"
+YOUNGER = {"policy/v1"}  # than 1.20
 
 
 def documents() -> list[dict[str, Any]]:
@@ -43,15 +44,27 @@ def test_the_base_keeps_todays_schemas() -> None:
 
 
 def test_its_pods_have_no_rights_that_they_do_not_need() -> None:
-    deployments = [each for each in documents() if each["kind"] == "Deployment"]
-    assert len(deployments) == 2
-    for deployment in deployments:
-        spec = deployment["spec"]["template"]["spec"]
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]
+        for each in documents()
+        if each["kind"] == "Deployment"
+    }
+    assert pods.keys() == {"modelyard-controller", "modelyard-gateway"}
+    for name, spec in pods.items():
+        assert spec["serviceAccountName"] == name  # whose role is tried below
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not spec.keys() & {"initContainers", "hostNetwork", "hostPID", "hostIPC"}
+        assert spec["volumes"] == [{"name": "tmp", "emptyDir": {}}]
         (container,) = spec["containers"]
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
+            "readOnlyRootFilesystem": True,
+        }
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        assert container["resources"]["limits"].keys() == {"memory"}
 
 
 def test_the_images_run_as_the_user_of_the_pods() -> None:
@@ -62,6 +75,15 @@ def test_the_images_run_as_the_user_of_the_pods() -> None:
         if line.startswith("FROM python:"):
             assert "${PYTHON}" in line
     assert any(line.startswith("ARG PYTHON=3.") for line in lines)
+
+
+@pytest.mark.kubernetes
+def test_the_base_passes_the_servers_own_check(plane: ControlPlane, namespace: str) -> None:
+    """Against what this server has; today's schemas are looked at above."""
+    with client(plane, namespace) as api:
+        lacking = apply_base(api, namespace, dry_run=True)
+        assert not list(api.list(Deployment))
+    assert lacking <= YOUNGER
 
 
 @pytest.mark.kubernetes
@@ -104,17 +126,7 @@ def test_the_gateways_role_is_enough(
 def login(plane: ControlPlane, namespace: str, account: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Apply the base, and be this account from now on."""
     with client(plane, namespace) as api:
-        for document in documents():
-            try:
-                api.patch(
-                    type(from_dict(document)),
-                    document["metadata"]["name"],
-                    _bound(document, namespace),
-                    patch_type=PatchType.APPLY,
-                    field_manager="test",
-                )
-            except ApiError as error:
-                assert (error.status.code, document["apiVersion"]) == (404, "policy/v1"), error
+        assert apply_base(api, namespace) <= YOUNGER
         asked = ServiceAccount.Token(
             metadata=ObjectMeta(), spec=TokenRequestSpec(audiences=["https://kubernetes.default.svc"])
         )
@@ -123,6 +135,20 @@ def login(plane: ControlPlane, namespace: str, account: str, folder: Path, monke
     config = folder / "kubeconfig"
     config.write_text(plane.kubeconfig.read_text().replace("token: test-admin", f"token: {answer.status.token}"))
     monkeypatch.setenv("KUBECONFIG", str(config))
+
+
+def apply_base(api: Client, namespace: str, *, dry_run: bool = False) -> set[str]:
+    """Returns which of their API versions the server does not know."""
+    lacking = set()
+    for document in documents():
+        kind, name = type(from_dict(document)), document["metadata"]["name"]
+        options: dict[str, Any] = {"patch_type": PatchType.APPLY, "field_manager": "test", "dry_run": dry_run}
+        try:
+            api.patch(kind, name, _bound(document, namespace), **options)
+        except ApiError as error:
+            assert error.status.code == 404, f"{document['kind']} {name}: {error}"
+            lacking.add(document["apiVersion"])
+    return lacking
 
 
 def _bound(document: dict[str, Any], namespace: str) -> dict[str, Any]:

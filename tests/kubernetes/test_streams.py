@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +27,7 @@ CHAT = {
 }
 
 
-def test_a_rollout_cuts_no_stream(
+def test_rollout_and_rollback_cut_no_stream(
     cluster_yard: Yard, kubelet: Kubelet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
@@ -49,18 +48,24 @@ def test_a_rollout_cuts_no_stream(
         threads = [threading.Thread(target=talk, args=(gateway, ends, stop)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for version in itertools.cycle(("v2.0.0", "v1.0.0")):
-            seen = len(ends)
-            wait_for(lambda seen=seen: len(ends) > seen, what=lambda: ends)
-            manager.promote_to_production("talker", version, force=True, reason="test")
-            if len(ends) >= STREAMS:
-                break
+        while len(ends) < STREAMS:
+            one_more(ends)
+            manager.promote_to_production("talker", "v2.0.0", force=True, reason="test")
+            one_more(ends)
+            manager.rollback("talker")
         stop.set()
         for thread in threads:
             thread.join()
 
     assert [(n, end) for n, end in enumerate(ends) if not end.endswith("data: [DONE]")] == []
     assert {end.partition("@")[0] for end in ends} == {"talker:v1.0.0", "talker:v2.0.0"}
+    assert manager.repo.tags("talker")["production"] == "v1.0.0"
+
+
+def one_more(ends: list[str]) -> None:
+    """Until one more stream has ended; others are under way."""
+    seen = len(ends)
+    wait_for(lambda: len(ends) > seen, what=lambda: ends)
 
 
 def talk(gateway: str, ends: list[str], stop: threading.Event) -> None:
