@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from typing import Any
 from .machine import WIDTH
 
 _PAUSE_S = 0.005  # leaves the processors to the replicas that start meanwhile
+_COLUMNS = 3_000_000  # of a long answer: more than all the buffers on its way hold
+_HEAD_LENGTH = "inference-header-content-length"
+_PATIENCE_S = 60
+_BROKEN = (OSError, http.client.HTTPException, ValueError, KeyError, IndexError)
 
 
 class Load:
@@ -23,7 +28,7 @@ class Load:
         self.failures: list[str] = []
         self.clients = clients
         self._port = port
-        self._model = model
+        self.model = model
         self._lock = threading.Lock()
         self._over = threading.Event()
 
@@ -43,11 +48,11 @@ class Load:
         return self.answered[version] > 0
 
     def _keep_asking(self, number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_PATIENCE_S)
         while not self._over.wait(_PAUSE_S):
             try:
                 version = self._ask(connection, number)
-            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            except _BROKEN as error:
                 connection.close()  # it opens again by itself
                 with self._lock:
                     self.failures.append(repr(error))
@@ -59,18 +64,60 @@ class Load:
     def _ask(self, connection: http.client.HTTPConnection, number: int) -> str:
         """The version that answered. A wrong answer is a failure, too."""
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, WIDTH], "data": [number] * WIDTH}
-        body = json.dumps({"inputs": [tensor]})
-        path = f"/v2/models/{self._model}/infer"
-        connection.request("POST", path, body, {"content-type": "application/json"})
-        response = connection.getresponse()
-        data, label = response.read(), response.headers.get("x-modelyard-model", "")
-        if response.status != 200:
-            raise ValueError(f"{response.status} {data[:200]!r}")
-        version = label.partition("@")[0].partition(":")[2]
-        answer: dict[str, Any] = json.loads(data)
+        version, answer = post(connection, f"/v2/models/{self.model}/infer", {"inputs": [tensor]})
         if answer["outputs"][0]["data"] != [number * factor(version)] * WIDTH:
-            raise ValueError(f"{label} answered {data[:200]!r}")
+            raise ValueError(f"{version} answered {answer}")
         return version
+
+
+def post(connection: http.client.HTTPConnection, path: str, body: object) -> tuple[str, Any]:
+    """The version that answered, and what. Raises ValueError for an error."""
+    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    response = connection.getresponse()
+    data = response.read()
+    if response.status != 200:
+        raise ValueError(f"{response.status} {data[:200]!r}")
+    return version_of(response), json.loads(data)
+
+
+class LongAnswer(threading.Thread):
+    """One answer of 12 MB, which is not read before `go_on` is set: so replica and gateway have it in hand. Empty is
+    the `failure` of a good one."""
+
+    def __init__(self, port: int, model: str) -> None:
+        super().__init__(daemon=True)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.version = self.failure = ""
+        self._port, self._path = port, f"/v2/models/{model}/infer"
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_PATIENCE_S)
+        try:
+            self._read(connection)
+        except _BROKEN as error:
+            self.failure = repr(error)
+        connection.close()
+
+    def _read(self, connection: http.client.HTTPConnection) -> None:
+        data = {"binary_data_size": 4 * _COLUMNS}
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1, _COLUMNS], "parameters": data}
+        head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+        headers = {"content-type": "application/octet-stream", _HEAD_LENGTH: str(len(head))}
+        connection.request("POST", self._path, head + struct.pack("<f", 1) * _COLUMNS, headers)
+        with connection.getresponse() as response:
+            self.version = version_of(response)
+            self.begun.set()
+            self.go_on.wait(_PATIENCE_S)
+            answer = response.read()
+        if response.status != 200:
+            raise ValueError(f"{response.status} {answer[:200]!r}")
+        if answer[int(response.headers[_HEAD_LENGTH]) :] != struct.pack("<f", factor(self.version)) * _COLUMNS:
+            raise ValueError(f"{self.version} answered {len(answer)} bytes: {answer[:200]!r}")
+
+
+def version_of(response: http.client.HTTPResponse) -> str:
+    """The one that answered, by its header."""
+    return response.headers.get("x-modelyard-model", "").partition("@")[0].partition(":")[2]
 
 
 def factor(version: str) -> int:
