@@ -60,7 +60,10 @@ def overtake(machine: Machine, begin: Callable[[], object]) -> None:
     answers = [LongAnswer(machine.port, machine.model) for _ in range(LONG)]
     for answer in answers:
         answer.start()
-    wait_for(lambda: all(answer.begun.is_set() for answer in answers), what=lambda: str([answer.failure for answer in answers]))
+    wait_for(
+        lambda: all(answer.begun.is_set() for answer in answers),
+        what=lambda: str([answer.failure for answer in answers]),
+    )
     begin()
     wait_for(lambda: draining(machine), what=machine.log)
     for answer in answers:
