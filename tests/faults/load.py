@@ -13,6 +13,7 @@ from typing import Any
 
 from .machine import WIDTH
 
+LABEL = "x-modelyard-model"  # of every answer
 _PAUSE_S = 0.005  # leaves the processors to the replicas that start meanwhile
 _COLUMNS = 3_000_000  # of a long answer: more than all the buffers on its way hold
 _HEAD_LENGTH = "inference-header-content-length"
@@ -64,20 +65,21 @@ class Load:
     def _ask(self, connection: http.client.HTTPConnection, number: int) -> str:
         """The version that answered. A wrong answer is a failure, too."""
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, WIDTH], "data": [number] * WIDTH}
-        version, answer = post(connection, f"/v2/models/{self.model}/infer", {"inputs": [tensor]})
+        label, answer = post(connection, f"/v2/models/{self.model}/infer", {"inputs": [tensor]})
+        version = version_of(label)
         if answer["outputs"][0]["data"] != [number * factor(version)] * WIDTH:
-            raise ValueError(f"{version} answered {answer}")
+            raise ValueError(f"{label} answered {answer}")
         return version
 
 
 def post(connection: http.client.HTTPConnection, path: str, body: object) -> tuple[str, Any]:
-    """The version that answered, and what. Raises ValueError for an error."""
+    """Who answered, and what. Raises ValueError for an error."""
     connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
     response = connection.getresponse()
     data = response.read()
     if response.status != 200:
         raise ValueError(f"{response.status} {data[:200]!r}")
-    return version_of(response), json.loads(data)
+    return response.headers.get(LABEL, ""), json.loads(data)
 
 
 class LongAnswer(threading.Thread):
@@ -105,7 +107,7 @@ class LongAnswer(threading.Thread):
         headers = {"content-type": "application/octet-stream", _HEAD_LENGTH: str(len(head))}
         connection.request("POST", self._path, head + struct.pack("<f", 1) * _COLUMNS, headers)
         with connection.getresponse() as response:
-            self.version = version_of(response)
+            self.version = version_of(response.headers.get(LABEL, ""))
             self.begun.set()
             self.go_on.wait(_PATIENCE_S)
             answer = response.read()
@@ -115,9 +117,9 @@ class LongAnswer(threading.Thread):
             raise ValueError(f"{self.version} answered {len(answer)} bytes: {answer[:200]!r}")
 
 
-def version_of(response: http.client.HTTPResponse) -> str:
-    """The one that answered, by its header."""
-    return response.headers.get("x-modelyard-model", "").partition("@")[0].partition(":")[2]
+def version_of(label: str) -> str:
+    """Of the model that the header LABEL names."""
+    return label.partition("@")[0].partition(":")[2]
 
 
 def factor(version: str) -> int:
