@@ -47,7 +47,6 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("rate-limits", "digits", {"requests_per_minute": 0}, "requests_per_minute: it must be at least 1"),
     ("routing", "digits", {"splits": {}}, "^routing has no 'splits' .in digits.; use one of split, mirror, fallback"),
     ("routing", "digits", {"fallback": ["digits"]}, "falls back to digits itself; name another model"),
-    ("routing", "digits", {"mirror": {"to": "digits"}}, "is mirrored to digits itself; name another model"),
     ("routing", "digits", {"max_requests": 2**31 + 1}, "max_requests: it must be at most 2147483647"),
     ("rate-limits", "digits", {"requests_per_minute": 2**31 + 1}, "it must be at most 2147483647"),
     ("routing", "digits", "{bad", "'{bad' is broken JSON: .*; mend it"),

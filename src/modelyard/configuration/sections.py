@@ -162,8 +162,6 @@ def parse(section: str, key: str, value: Any) -> Any:
         ModelRef.parse(ref)
     if section == "routing" and key in parsed.fallback:
         raise InvalidInput(f"routing.{key} falls back to {key} itself", remedy="name another model")
-    if section == "routing" and parsed.mirror and parsed.mirror.to == key:
-        raise InvalidInput(f"routing.{key} is mirrored to {key} itself", remedy="name another model")
     if section == "rollout":
         _refuse_idle_steps(key, parsed)
     return parsed
